@@ -1,0 +1,138 @@
+"""Which CUDA toolkit goes with which compiler, architecture and driver."""
+
+from dataclasses import dataclass
+
+from packaging.version import Version
+
+_NEWEST_GCC = {
+    # CUDA release → newest major version of gcc that nvcc accepts. Source: the table "Host
+    # Compiler Support Policy" in each release's CUDA Installation Guide for Linux.
+    "12.0": 12,
+    "12.1": 12,
+    "12.2": 12,
+    "12.3": 12,
+    "12.4": 13,
+    "12.5": 13,
+    "12.6": 13,
+    "12.8": 14,
+    "12.9": 14,
+    "13.0": 15,
+}
+
+_ARCHITECTURES = {
+    # Architecture → first release whose nvcc knows it, and first that no longer does. Source:
+    # the CUDA release notes ("Deprecated Architectures") and nvcc's --gpu-architecture.
+    "50": ("6.0", "13.0"),
+    "52": ("6.5", "13.0"),
+    "60": ("8.0", "13.0"),
+    "61": ("8.0", "13.0"),
+    "70": ("9.0", "13.0"),
+    "75": ("10.0", None),
+    "80": ("11.0", None),
+    "86": ("11.1", None),
+    "87": ("11.4", None),
+    "88": ("13.0", None),
+    "89": ("11.8", None),
+    "90": ("11.8", None),
+    "90a": ("12.0", None),
+    "100": ("12.8", None),
+    "100a": ("12.8", None),
+    "100f": ("12.9", None),
+    "103": ("12.9", None),
+    "103a": ("12.9", None),
+    "103f": ("12.9", None),
+    "110": ("13.0", None),
+    "110a": ("13.0", None),
+    "110f": ("13.0", None),
+    "120": ("12.8", None),
+    "120a": ("12.8", None),
+    "120f": ("12.9", None),
+    "121": ("12.9", None),
+    "121a": ("12.9", None),
+    "121f": ("12.9", None),
+}
+
+_LOWEST_DRIVER = {
+    # Major release → lowest Linux driver (minor version compatibility). Source: CUDA Toolkit
+    # Release Notes, table 2.
+    11: "450.80.02",
+    12: "525.60.13",
+    13: "580.65.06",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two values that cannot go together: the key at fault, what is wrong, what to do."""
+
+    key: str
+    problem: str
+    suggestion: str
+
+
+def newest_gcc(cuda: str) -> int | None:
+    """The newest gcc major that the toolkit's nvcc accepts; None for one not in the table."""
+    version = Version(cuda)
+    return _NEWEST_GCC.get(f"{version.major}.{version.minor}")
+
+
+def lowest_driver(cuda: str) -> str | None:
+    """The lowest driver that runs code of this toolkit's major release; None when unknown."""
+    return _LOWEST_DRIVER.get(Version(cuda).major)
+
+
+def compiler_conflict(cuda: str, gcc: str) -> Conflict | None:
+    """What nvcc would say about this host compiler, before anything is compiled."""
+    newest = newest_gcc(cuda)
+    if newest is None:
+        known = ", ".join(_NEWEST_GCC)
+        return Conflict("cuda.version", f"CUDA {cuda} is not in the table", f"one of {known}")
+    if Version(gcc).major > newest:
+        return Conflict(
+            "compiler.version",
+            f"gcc {gcc} is too new for nvcc {cuda}",
+            f"gcc {newest} or older",
+        )
+    return None
+
+
+def driver_conflict(cuda: str, driver: str) -> Conflict | None:
+    """Whether the lowest driver written down is lower than the toolkit's own."""
+    lowest = lowest_driver(cuda)
+    if lowest is not None and Version(driver) < Version(lowest):
+        return Conflict(
+            "cuda.driver",
+            f"driver {driver} cannot run code of CUDA {cuda}",
+            f"{lowest} or newer",
+        )
+    return None
+
+
+def architecture_conflict(cuda: str, architecture: str) -> Conflict | None:
+    """Whether this toolkit's nvcc compiles for this architecture ("86", "120a", …)."""
+    known = _ARCHITECTURES.get(architecture)
+    if known is None:
+        return Conflict(
+            "architectures",
+            f"unknown CUDA architecture {architecture!r}",
+            f"one of {', '.join(_ARCHITECTURES)}",
+        )
+    first, gone = known
+    if Version(cuda) < Version(first):
+        return Conflict(
+            "architectures",
+            f"CUDA {cuda} does not know architecture {architecture}",
+            f"a base with CUDA {first} or newer",
+        )
+    if gone is not None and Version(cuda) >= Version(gone):
+        return Conflict(
+            "architectures",
+            f"CUDA {cuda} no longer compiles for architecture {architecture}",
+            f"a base with CUDA older than {gone}",
+        )
+    return None
+
+
+def variant_architecture(compute_capability: str) -> str:
+    """The architecture's name for a compute capability: "8.6" → "86"."""
+    return compute_capability.replace(".", "")

@@ -1,0 +1,195 @@
+"""The values that the program is about: frozen, and free of effects."""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Literal
+
+MAINLINE_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+"""The KV types of llama.cpp itself: `kv_cache_types` in common/arg.cpp."""
+
+Linkage = Literal["backend-dl", "static-backends"]
+Cpu = Literal["all", "x86-64-v2", "x86-64-v3"]
+Requirement = Literal["contract", "audit", "kv"]
+
+
+@dataclass(frozen=True, slots=True)
+class KvType:
+    """A KV cache type that a fork adds: bytes a block, values a block. Both absent: unknown."""
+
+    block_bytes: int | None = None
+    block_values: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A source repository, pinned to one commit or saying why it is not."""
+
+    linkage: Linkage
+    url: str | None = None
+    branch: str | None = None
+    commit: str | None = None
+    unpinned: str | None = None
+    build_number: int | None = None
+    date: datetime.datetime | None = None
+    codebooks: str | None = None
+    kv_types: dict[str, KvType] = field(default_factory=dict)
+    options: dict[str, bool | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source tree inside a PyPI sdist. `upstream` is the commit that the package claims."""
+
+    package: str
+    version: str
+    sha256: str
+    subfolder: str
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """How mmdebstrap makes one image from Debian packages; `exclude` are paths left out of them."""
+
+    suite: str
+    packages: list[str]
+    components: list[str] = field(default_factory=lambda: ["main"])
+    exclude: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstraps:
+    """How both images of a base are made where no image hub answers."""
+
+    devel: Bootstrap
+    runtime: Bootstrap
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """The host compiler of a devel image: commands and major version."""
+
+    c: str
+    cxx: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cuda:
+    """A CUDA toolkit: version, folder of the libcuda stub, lowest driver that runs its code."""
+
+    version: str
+    stubs: str
+    driver: str
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A pair of base images: where it compiles and what it runs on."""
+
+    devel_glibc: str
+    runtime_glibc: str
+    devel_packages: list[str]
+    runtime_packages: list[str]
+    compiler: Compiler
+    devel: str | None = None
+    runtime: str | None = None
+    bootstrap: Bootstraps | None = None
+    cuda: Cuda | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One buildable image: fork × base × CUDA architectures × CMake options."""
+
+    fork: str
+    base: str
+    cpu: Cpu
+    smoke_kv: str
+    source: str | None = None
+    architectures: list[str] = field(default_factory=list)
+    options: dict[str, bool | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What an image must have passed before it gets a published name."""
+
+    require: list[Requirement]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The default variant, and the limits for freshness (days, commits) and release."""
+
+    default_variant: str
+    max_days: int
+    max_commits: int
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """pins.toml as values."""
+
+    policy: Policy
+    forks: dict[str, Fork]
+    bases: dict[str, Base]
+    variants: dict[str, Variant]
+    sources: dict[str, Source] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a build: its name, seconds, and whether BuildKit had it already."""
+
+    name: str
+    duration_s: float
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """A base image as used. `origin`: "hub" (by digest), "bootstrap" (mmdebstrap) or "set"."""
+
+    role: Literal["devel", "runtime"]
+    reference: str
+    digest: str
+    origin: Literal["hub", "bootstrap", "set"]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Compiler calls answered by ccache, and those that compiled."""
+
+    hits: int
+    misses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The record of one build. Sizes in bytes, times in seconds; `created` is UTC, ISO 8601.
+
+    `commit_claimed` says that nobody checked that the tree is that commit's.
+    `ccache` is None when nothing was compiled.
+    """
+
+    variant: str
+    fork: str
+    ref: str
+    commit: str
+    commit_claimed: bool
+    source: str
+    build_number: int
+    image: str
+    image_id: str
+    size_bytes: int
+    compressed_bytes: int
+    bases: list[BaseImage]
+    dockerfile_sha256: str
+    created: str
+    duration_s: float
+    stages: list[Stage]
+    ccache: CacheStats | None
+    log: str
+    schema: int = 1

@@ -1,0 +1,115 @@
+"""pins.toml → values, with every impossible entry named by its place."""
+
+import dataclasses
+import tomllib
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.errors import PinsError, UsageError
+from builder.model import Base, Pins, Variant
+from builder.pins_problems import Problem, pair_problems, problems, suggestion
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+FILE_NAME = "pins.toml"
+
+
+def find(start: Path) -> Path | None:
+    """The pins.toml of the checkout around `start`, looked for upwards; None when there is none."""
+    return next((p / FILE_NAME for p in [start, *start.parents] if (p / FILE_NAME).is_file()), None)
+
+
+def load(path: Path) -> Pins:
+    """Read and validate one pins.toml.
+
+    Raises PinsError that lists every problem with its place.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PinsError(f"{path}: cannot be read", why=str(error)) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = FILE_NAME) -> Pins:
+    """The values of a pins.toml's text; `name` is how errors call the file.
+
+    Raises PinsError that lists every problem with its place.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PinsError(f"{name}: is no TOML", why=str(error)) from error
+    adapter = TypeAdapter(Pins)
+    try:
+        pins = adapter.validate_python(document, extra="forbid")
+    except ValidationError as error:
+        raise _failure(name, [_explain(e) for e in error.errors()]) from error
+    found = list(problems(pins))
+    if found:
+        raise _failure(name, found)
+    return pins
+
+
+def variant(pins: Pins, name: str | None) -> tuple[str, Variant]:
+    """The variant of this name, or the default one for None.
+
+    Raises UsageError with the nearest name.
+    """
+    name = name or pins.policy.default_variant
+    if name not in pins.variants:
+        raise UsageError(
+            f"unknown variant {name!r}",
+            hint=suggestion(name, pins.variants),
+        )
+    return name, pins.variants[name]
+
+
+def with_base(pins: Pins, chosen: Variant, base: str | None) -> Base:
+    """The variant's base, or the one chosen in its place, if it can compile the variant.
+
+    Raises UsageError for an unknown base or an impossible pair.
+    """
+    name = base or chosen.base
+    if name not in pins.bases:
+        raise UsageError(
+            f"unknown base {name!r}",
+            hint=suggestion(name, pins.bases),
+        )
+    for place, problem in pair_problems(chosen, pins.bases[name]):
+        raise UsageError(f"base {name}: {place}: {problem}")
+    return pins.bases[name]
+
+
+def _failure(name: str, found: list[Problem]) -> PinsError:
+    lines = [f"{name}: {place}: {what}" for place, what in found]
+    return PinsError(lines[0], why="\n".join(lines[1:]))
+
+
+def _explain(error: "ErrorDetails") -> Problem:
+    parts = [str(part) for part in error["loc"]]
+    if parts[-1] in {"bool", "str"}:
+        parts.pop()  # pydantic's name for the member of a union, not a key
+    place = ".".join(parts)
+    if error["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        known = _known_keys(Pins, parts[:-1])
+        return place, f"unknown key; {suggestion(parts[-1], known)}"
+    if error["type"] in {"missing", "missing_argument"}:
+        return place, "is missing"
+    return place, f"{error['msg']}, not {error['input']!r}"
+
+
+def _known_keys(kind: object, place: list[str]) -> list[str]:
+    """The keys that the table at this place may have."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if not place:
+            return [field.name for field in dataclasses.fields(kind)]
+        return _known_keys(typing.get_type_hints(kind)[place[0]], place[1:])
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is dict:
+        return _known_keys(arguments[1], place[1:])
+    return next((_known_keys(a, place) for a in arguments if dataclasses.is_dataclass(a)), [])

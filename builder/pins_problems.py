@@ -1,0 +1,230 @@
+"""What a pins.toml can say that cannot be: each with its place and what to write instead."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+
+from packaging.version import InvalidVersion, Version
+
+from builder import cuda
+from builder.model import MAINLINE_KV_TYPES, Base, Bootstrap, Fork, Pins, Source, Variant
+
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHORT = re.compile(r"[0-9a-f]{7,40}")
+_IMAGE = re.compile(r"[a-z0-9.:/_-]+(:[\w.-]+)?@sha256:[0-9a-f]{64}")
+_GIT_URL = re.compile(r"(https://|ssh://|file:///|\w[\w.-]*@[\w.-]+:)[\w.:/@%+~-]+")
+_BRANCH = re.compile(r"\w[\w./+-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_KV_TYPE = re.compile(r"[a-z0-9][a-z0-9_.]*")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]+")
+_SUITE = re.compile(r"[a-z][a-z0-9-]*")
+_PROJECT = re.compile(r"[A-Za-z0-9][\w.-]*")
+_COMMAND = re.compile(r"[\w/][\w/.+-]*")
+_FOLDER = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_OPTION = re.compile(r"[A-Z][A-Z0-9_]*")
+_UNSAFE = re.compile(r'["\\$`\x00-\x1f]')
+
+Problem = tuple[str, str]
+"""A place ("variants.x.fork") and what is wrong there."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The question "did you mean …?" for a misspelt word, else all that is known."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def problems(pins: Pins) -> Iterator[Problem]:
+    """Everything that is wrong with values whose types are right."""
+    for kind in ("forks", "sources", "bases", "variants"):
+        for name in getattr(pins, kind):
+            if not _NAME.fullmatch(name):
+                yield f"{kind}.{name}", "a name is lower-case letters, digits, '_' and '-'"
+    for name, fork in pins.forks.items():
+        yield from _at(f"forks.{name}", _fork_problems(fork))
+    for name, source in pins.sources.items():
+        yield from _at(f"sources.{name}", _source_problems(source))
+    for name, base in pins.bases.items():
+        yield from _at(f"bases.{name}", _base_problems(base))
+    for name, variant in pins.variants.items():
+        yield from _at(f"variants.{name}", _variant_problems(pins, variant))
+    if pins.policy.default_variant not in pins.variants:
+        default = pins.policy.default_variant
+        yield "policy.default_variant", _unknown("variant", default, pins.variants)
+    for key in ("max_days", "max_commits"):
+        if getattr(pins.policy, key) < 1:
+            yield f"policy.{key}", "must be at least 1"
+
+
+def _source_problems(source: Source) -> Iterator[Problem]:
+    if not _PROJECT.fullmatch(source.package):
+        yield "package", f"{source.package!r} is no project name"
+    if not _is_version(source.version):
+        yield "version", f"{source.version!r} is no version"
+    if not _SHA256.fullmatch(source.sha256):
+        yield "sha256", f"{source.sha256!r} is not 64 hex digits"
+    if not _SHORT.fullmatch(source.upstream):
+        yield "upstream", f"{source.upstream!r} is not 7 to 40 hex digits"
+    if not _FOLDER.fullmatch(source.subfolder) or ".." in source.subfolder:
+        yield "subfolder", f"{source.subfolder!r} is not a relative folder"
+
+
+def _at(place: str, problems: Iterator[Problem]) -> Iterator[Problem]:
+    for key, what in problems:
+        yield f"{place}.{key}", what
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    return f"unknown {kind} {name!r}; {suggestion(name, known)}"
+
+
+def _fork_problems(fork: Fork) -> Iterator[Problem]:
+    yield from _pin_problems(fork)
+    if fork.url is None and fork.unpinned is None:
+        yield "url", "is missing"
+    if fork.url is not None and not _GIT_URL.fullmatch(fork.url):
+        yield "url", f"{fork.url!r} is not an https://, ssh:// or file:// address"
+    if fork.branch is not None and not _BRANCH.fullmatch(fork.branch):
+        yield "branch", f"{fork.branch!r} is no branch's name"
+    folder = fork.codebooks
+    if folder is not None and (".." in folder or not _FOLDER.fullmatch(folder)):
+        yield "codebooks", f"{folder!r} is not a relative folder"
+    for name, kv in fork.kv_types.items():
+        if not _KV_TYPE.fullmatch(name):
+            yield f"kv_types.{name}", "a KV type is lower-case letters, digits, '_' and '.'"
+        if (kv.block_bytes is None) != (kv.block_values is None):
+            yield f"kv_types.{name}", "give block_bytes and block_values, or neither"
+    yield from _option_problems(fork.options)
+
+
+def _pin_problems(fork: Fork) -> Iterator[Problem]:
+    if fork.commit is None and fork.unpinned is None:
+        yield "commit", "is missing: give 40 hex digits, or say why not with `unpinned`"
+    if fork.commit is not None and fork.unpinned is not None:
+        yield "unpinned", "a fork with a commit is pinned: remove one of the two"
+    if fork.commit is not None and not _SHA1.fullmatch(fork.commit):
+        yield "commit", f"{fork.commit!r} is not 40 hex digits; `git rev-parse` gives them"
+    if fork.commit is not None and fork.date is None:
+        yield "date", "is missing: the commit's date, which becomes the image's `created`"
+    if fork.build_number is not None and fork.build_number < 1:
+        yield "build_number", "must be at least 1; leave it out when unknown"
+    if fork.date is not None and fork.date.tzinfo is None:
+        yield "date", "has no time zone: end it with Z for UTC"
+
+
+def _option_problems(options: dict[str, bool | str]) -> Iterator[Problem]:
+    for name, value in options.items():
+        if not _OPTION.fullmatch(name):
+            yield f"options.{name}", "is no CMake option: upper-case letters, digits and '_'"
+        if isinstance(value, str) and _UNSAFE.search(value):
+            yield f"options.{name}", f'{value!r} has one of " \\ $ ` or a control character'
+
+
+def _base_problems(base: Base) -> Iterator[Problem]:
+    for role, image in (("devel", base.devel), ("runtime", base.runtime)):
+        if image is not None and not _IMAGE.fullmatch(image):
+            yield role, f"{image!r} is not name:tag@sha256:digest; a tag alone can move"
+        if image is None and base.bootstrap is None:
+            yield role, "is missing: give an image by digest, or [bootstrap]"
+    for key in ("devel_packages", "runtime_packages"):
+        for package in getattr(base, key):
+            if not _PACKAGE.fullmatch(package):
+                yield key, f"{package!r} is no Debian package name"
+    for language in ("c", "cxx"):
+        command = getattr(base.compiler, language)
+        if not _COMMAND.fullmatch(command):
+            yield f"compiler.{language}", f"{command!r} is no command"
+    if base.cuda is not None and not _FOLDER.fullmatch(base.cuda.stubs.removeprefix("/")):
+        yield "cuda.stubs", f"{base.cuda.stubs!r} is not an absolute folder"
+    if base.bootstrap is not None:
+        yield from _at("bootstrap.devel", _bootstrap_problems(base.bootstrap.devel))
+        yield from _at("bootstrap.runtime", _bootstrap_problems(base.bootstrap.runtime))
+    bad = [(key, text) for key, text in _versions(base).items() if not _is_version(text)]
+    yield from ((key, f"{text!r} is no version") for key, text in bad)
+    if not bad:
+        yield from _version_problems(base)
+
+
+def _bootstrap_problems(recipe: Bootstrap) -> Iterator[Problem]:
+    for key, words in (("suite", [recipe.suite]), ("components", recipe.components)):
+        for word in words:
+            if not _SUITE.fullmatch(word):
+                yield key, f"{word!r} is no Debian suite or component"
+    for path in recipe.exclude:
+        if not path.startswith("/") or _UNSAFE.search(path):
+            yield "exclude", f"{path!r} is not an absolute path"
+    for package in recipe.packages:
+        if not _PACKAGE.fullmatch(package):
+            yield "packages", f"{package!r} is no Debian package name"
+
+
+def _versions(base: Base) -> dict[str, str]:
+    versions = {
+        "devel_glibc": base.devel_glibc,
+        "runtime_glibc": base.runtime_glibc,
+        "compiler.version": base.compiler.version,
+    }
+    if base.cuda is not None:
+        versions |= {"cuda.version": base.cuda.version, "cuda.driver": base.cuda.driver}
+    return versions
+
+
+def _version_problems(base: Base) -> Iterator[Problem]:
+    if Version(base.runtime_glibc) < Version(base.devel_glibc):
+        yield (
+            "runtime_glibc",
+            f"{base.runtime_glibc} is older than devel's {base.devel_glibc}: what is compiled "
+            "there does not start here; take a newer runtime image",
+        )
+    if base.cuda is not None:
+        for conflict in (
+            cuda.compiler_conflict(base.cuda.version, base.compiler.version),
+            cuda.driver_conflict(base.cuda.version, base.cuda.driver),
+        ):
+            if conflict is not None:
+                yield conflict.key, f"{conflict.problem}; {conflict.suggestion}"
+
+
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def _variant_problems(pins: Pins, variant: Variant) -> Iterator[Problem]:
+    if variant.source is not None and variant.source not in pins.sources:
+        yield "source", _unknown("source", variant.source, pins.sources)
+    yield from _option_problems(variant.options)
+    fork, base = pins.forks.get(variant.fork), pins.bases.get(variant.base)
+    if fork is None:
+        yield "fork", _unknown("fork", variant.fork, pins.forks)
+    else:
+        kv_types = [*fork.kv_types, *MAINLINE_KV_TYPES]
+        if variant.smoke_kv not in kv_types:
+            yield (
+                "smoke_kv",
+                _unknown(f"KV type of fork {variant.fork}", variant.smoke_kv, kv_types),
+            )
+        if variant.cpu == "all" and fork.linkage == "static-backends":
+            yield "cpu", "'all' needs linkage backend-dl; give x86-64-v2 or x86-64-v3"
+    if base is None:
+        yield "base", _unknown("base", variant.base, pins.bases)
+    else:
+        yield from pair_problems(variant, base)
+
+
+def pair_problems(chosen: Variant, base: Base) -> Iterator[Problem]:
+    """Why this base cannot compile this variant."""
+    if base.cuda is None and chosen.architectures:
+        yield "architectures", "CUDA architectures need a base with [cuda]"
+    if base.cuda is not None and not chosen.architectures:
+        yield "architectures", 'a base with CUDA needs them, for example ["86"]'
+    if base.cuda is not None and _is_version(base.cuda.version):
+        for architecture in chosen.architectures:
+            conflict = cuda.architecture_conflict(base.cuda.version, architecture)
+            if conflict is not None:
+                yield conflict.key, f"{conflict.problem}; {conflict.suggestion}"
