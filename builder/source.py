@@ -1,0 +1,127 @@
+"""Which source tree a build takes, and what is known about it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from builder import git, render, sdist
+from builder.errors import UsageError
+from builder.model import Fork, Pins
+from builder.progress import Progress
+
+_SHA = re.compile(r"[0-9a-f]{7,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A source tree on disk. `claimed`: nobody checked that it is that commit's.
+
+    `build_number` None and `created` "" say that they are unknown.
+    """
+
+    path: Path
+    ref: str
+    commit: str
+    claimed: bool
+    build_number: int | None
+    created: str
+    origin: str
+
+
+@contextmanager
+def tree(
+    pins: Pins, variant_name: str, ref: str | None, folder: Path | None, progress: Progress
+) -> Iterator[Tree]:
+    """The tree to build, unchanged while the context lasts.
+
+    From `folder` when given, else from the variant's sdist when no ref is asked for, else from
+    git. Raises UsageError, RemoteUnavailableError, RefNotFoundError.
+    """
+    variant = pins.variants[variant_name]
+    fork = pins.forks[variant.fork]
+    if folder is not None:
+        yield _from_disk(fork, ref, folder)
+    elif variant.source is not None and ref is None:
+        source = pins.sources[variant.source]
+        path = sdist.tree(source, progress)
+        origin = f"{source.package} {source.version} from the package index"
+        yield Tree(path, source.upstream, source.upstream, True, None, "", origin)
+    else:
+        with _from_git(variant.fork, fork, ref, progress) as found:
+            yield found
+
+
+def _from_disk(fork: Fork, ref: str | None, folder: Path) -> Tree:
+    if not (folder / "CMakeLists.txt").is_file():
+        raise UsageError(
+            f"--source {folder}: is no source tree",
+            why="it holds no CMakeLists.txt",
+            hint="name the folder that `git clone` made or an archive was unpacked into",
+        )
+    if ref is not None and not _SHA.fullmatch(ref):
+        raise UsageError(
+            f"--ref {ref}: with --source it names the commit that the tree is said to be",
+            hint="give 7 to 40 hex digits",
+        )
+    commit = ref or git.head(folder) or fork.commit
+    if commit is None:
+        raise UsageError(
+            f"--source {folder}: no commit is known for it", hint="say it with --ref SHA"
+        )
+    pinned = commit == fork.commit
+    return Tree(
+        path=folder.resolve(),
+        ref=ref or commit,
+        commit=commit,
+        claimed=True,
+        build_number=fork.build_number if pinned else None,
+        created=render.created(fork) if pinned else "",
+        origin=f"--source {folder}",
+    )
+
+
+@contextmanager
+def _from_git(name: str, fork: Fork, ref: str | None, progress: Progress) -> Iterator[Tree]:
+    wanted = ref or fork.commit
+    if fork.url is None:
+        raise UsageError(
+            f"fork {name} has no url",
+            why=fork.unpinned or "",
+            hint=f"write forks.{name}.url into pins.toml, or pass --source DIR",
+        )
+    if wanted is None:
+        raise UsageError(
+            f"fork {name} is not pinned", why=fork.unpinned or "", hint="say which: --ref REF"
+        )
+    git.require()
+    remote = git.Remote(name, fork.url)
+    with _locked(remote, "history", progress):
+        commit = git.resolve(remote, wanted, progress)
+        pinned = commit == fork.commit
+        number = fork.build_number if pinned else git.build_number(remote, commit, progress)
+    if number is None:
+        progress.warn("build number unknown: the server will call itself b0")
+    with _locked(remote, "checkout", progress):
+        path, created = git.checkout(remote, commit, progress)
+        yield Tree(path, wanted, commit, False, number, created, fork.url)
+
+
+@contextmanager
+def _locked(remote: git.Remote, what: str, progress: Progress) -> Iterator[None]:
+    """One history and one work tree a fork: a second build of it waits for the first."""
+    folder = remote.cache(what)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.step(f"wait for another build of fork {remote.fork}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

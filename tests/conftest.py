@@ -1,0 +1,129 @@
+"""What unit and engine tests share: the real pins, small pins, small git repositories."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builder import paths, pins
+from builder.model import Pins
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = Path(__file__).parent / "samples"
+
+TINY_PINS = """
+[policy]
+default_variant = "tiny"
+max_days = 14
+max_commits = 50
+release = {{ require = ["contract"] }}
+
+[forks.tiny]
+url = "{url}"
+branch = "master"
+linkage = "backend-dl"
+unpinned = "tests say which commit"
+
+[bases.debian-trixie]
+{base}
+
+[variants.tiny]
+fork = "tiny"
+base = "debian-trixie"
+cpu = "x86-64-v2"
+smoke_kv = "q4_0"
+"""
+
+
+@pytest.fixture(scope="session")
+def real_pins() -> Pins:
+    return pins.load(ROOT / "pins.toml")
+
+
+@pytest.fixture
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own: git objects and sdists of other runs do not help it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return paths.cache()
+
+
+class Repository:
+    """A real git repository with commits of the tiny project."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.url = path.as_uri()
+        path.mkdir(parents=True)
+        self.git("init", "--quiet", "--initial-branch=master")
+
+    def git(self, *words: str) -> str:
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+        command = ["git", *identity, "-C", str(self.path), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, message: str, **files: str) -> str:
+        """Write the files (`server_cpp` is server.cpp), commit, and give the full SHA."""
+        for name, text in files.items():
+            stem, _, suffix = name.rpartition("_")
+            (self.path / f"{stem}.{suffix}").write_text(text, encoding="utf-8")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Three commits of the tiny project on master; the last carries the tag v1."""
+    made = Repository(tmp_path / "fork")
+    shutil.copytree(SAMPLES / "tiny", made.path, dirs_exist_ok=True)
+    made.commit("first")
+    made.commit("second", notes_md="second")
+    made.commit("third", notes_md="third")
+    made.git("tag", "v1")
+    return made
+
+
+@pytest.fixture
+def tiny_pins(tmp_path: Path, repository: Repository) -> Path:
+    """A pins.toml of one fork, the repository above, on the real base."""
+    real = (ROOT / "pins.toml").read_text(encoding="utf-8")
+    start = real.index("[bases.debian-trixie]") + len("[bases.debian-trixie]")
+    base = real[start : real.index("[bases.nvidia-cuda126]")]
+    path = tmp_path / "pins.toml"
+    path.write_text(TINY_PINS.format(url=repository.url, base=base), encoding="utf-8")
+    return path
+
+
+class Recorder:
+    """Progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.warnings: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.steps.append(text)
+
+    def detail(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def progress() -> Recorder:
+    return Recorder()
+
+
+def builder(*words: object, **kwargs: object) -> "subprocess.CompletedProcess[str]":
+    """Run the command line as a user would."""
+    command = [sys.executable, "-m", "builder", *(str(word) for word in words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+def start_builder(*words: object) -> "subprocess.Popen[str]":
+    """Start the command line and go on."""
+    command = [sys.executable, "-m", "builder", *(str(word) for word in words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,1 @@
+int llama_answer(void) { return 42; }

@@ -1,0 +1,101 @@
+"""Sources from a package index, against a small real one on loopback."""
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from builder import paths, sdist
+from builder.errors import RemoteUnavailableError
+from builder.model import Source
+
+pytestmark = pytest.mark.usefixtures("private_cache")
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        text = b"project(tiny)\n"
+        member = tarfile.TarInfo("tiny_package-1.0/vendor/tree/CMakeLists.txt")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A simple index whose only project is tiny-package 1.0."""
+    folder = tmp_path / "index" / "simple" / "tiny-package"
+    folder.mkdir(parents=True)
+    (folder / "tiny_package-1.0.tar.gz").write_bytes(archive())
+    (folder / "index.html").write_text(
+        '<a href="tiny_package-1.0.tar.gz">tiny_package-1.0.tar.gz</a>'
+    )
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "index"))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def source(index: Path) -> Source:
+    digest = hashlib.sha256((index / "tiny_package-1.0.tar.gz").read_bytes()).hexdigest()
+    return Source("tiny-package", "1.0", digest, "vendor/tree", "abcdef123")
+
+
+def changed(source: Source, **values: str) -> Source:
+    import dataclasses
+
+    return dataclasses.replace(source, **values)
+
+
+def test_the_tree_is_the_subfolder_of_the_archive(source, progress):
+    assert (sdist.tree(source, progress) / "CMakeLists.txt").read_text() == "project(tiny)\n"
+
+
+def test_a_tree_is_downloaded_once(source, index, progress):
+    first = sdist.tree(source, progress)
+    (index / "tiny_package-1.0.tar.gz").unlink()
+    assert sdist.tree(source, progress) == first
+
+
+def test_another_files_hash_is_refused_and_nothing_is_kept(source, progress):
+    with pytest.raises(RemoteUnavailableError, match="is not the file that"):
+        sdist.tree(changed(source, sha256="0" * 64), progress)
+    assert not list((paths.cache() / "sdist").glob("*/"))
+
+
+def test_a_version_that_the_index_lacks_is_said(source, progress):
+    with pytest.raises(RemoteUnavailableError, match="no sdist of tiny-package"):
+        sdist.tree(changed(source, version="2.0"), progress)
+
+
+def test_a_project_that_the_index_lacks_is_said(source, progress):
+    with pytest.raises(RemoteUnavailableError, match="no sdist of other"):
+        sdist.tree(changed(source, package="other"), progress)
+
+
+def test_an_index_that_does_not_answer_is_unavailable(source, progress, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    with pytest.raises(RemoteUnavailableError, match="package index does not answer"):
+        sdist.tree(source, progress)
+
+
+def test_a_subfolder_that_is_not_there_names_the_pin(source, progress):
+    with pytest.raises(RemoteUnavailableError) as caught:
+        sdist.tree(changed(source, subfolder="vendor/other"), progress)
+    assert "`subfolder` in pins.toml" in caught.value.hint
