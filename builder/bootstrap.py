@@ -1,0 +1,107 @@
+"""Base images from a Debian mirror, for machines that no image hub answers."""
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from builder import engine, paths, render
+from builder.errors import EngineError, RemoteUnavailableError
+from builder.model import Bootstrap
+from builder.progress import Progress
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+
+def ensure(client: "DockerClient", recipe: Bootstrap, progress: Progress) -> tuple[str, str]:
+    """The tag and ID of the image made by this recipe, by mmdebstrap if the engine lacks it.
+
+    Raises EngineError without mmdebstrap, RemoteUnavailableError when the mirror fails.
+    """
+    tag = render.bootstrap_tag(recipe)
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    with FileLock(paths.cache() / "bootstrap.lock"):
+        image = engine.find_image(client, tag)
+        if image is not None:
+            return tag, str(image.id)
+        if shutil.which("mmdebstrap") is None:
+            raise EngineError(
+                f"{tag} cannot be made: mmdebstrap is not installed",
+                why="no image hub answers, so the base comes from the machine's Debian mirror",
+                hint="`builder doctor --fix`, or `apt-get install mmdebstrap`",
+            )
+        progress.step(f"bootstrap {tag} from Debian packages")
+        image_id = _make(tag, recipe, progress)
+        # The name comes last: it never stands for half an image.
+        client.images.get(image_id).tag(tag)
+        return tag, image_id
+
+
+def _make(tag: str, recipe: Bootstrap, progress: Progress) -> str:
+    # Documentation is of no use in a base, nor in what is built from it.
+    exclude = ["/usr/share/doc/*", "/usr/share/man/*", *recipe.exclude]
+    make = [
+        "mmdebstrap",
+        "--variant=minbase",
+        f"--components={','.join(recipe.components)}",
+        f"--include={','.join(recipe.packages)}",
+        *(f"--dpkgopt=path-exclude={path}" for path in exclude),
+        recipe.suite,
+        "-",
+        *mirrors(),
+    ]
+    pipe = subprocess.PIPE
+    # Straight into the engine: a CUDA base unpacks to gigabytes.
+    with (
+        subprocess.Popen(make, stdout=pipe, stderr=pipe) as source,
+        subprocess.Popen(
+            ["docker", "import", "-"], stdin=source.stdout, stdout=pipe, stderr=subprocess.STDOUT
+        ) as target,
+    ):
+        if source.stdout is not None:
+            # The import holds it now; mmdebstrap must notice when the import ends early.
+            source.stdout.close()
+        try:
+            told = _follow(source, progress)
+            output = target.communicate()[0].decode(errors="replace").strip()
+        except BaseException:
+            source.kill()
+            target.kill()
+            raise
+    if target.returncode != 0:
+        raise EngineError(f"{tag}: docker import failed", why=output)
+    if source.returncode != 0:
+        subprocess.run(["docker", "image", "rm", output], capture_output=True, check=False)
+        raise RemoteUnavailableError(
+            f"{tag}: mmdebstrap failed",
+            why="\n".join(told[-5:]),
+            hint="does the Debian mirror of /etc/apt answer? try `apt-get update`",
+        )
+    return output
+
+
+def _follow(process: "subprocess.Popen[bytes]", progress: Progress) -> list[str]:
+    lines = []
+    for raw in process.stderr or ():
+        line = raw.decode(errors="replace").rstrip()
+        lines.append(line)
+        if line.startswith("I: "):
+            progress.detail(line.removeprefix("I: "))
+    return lines
+
+
+def mirrors() -> list[str]:
+    """The Debian mirror that this machine's apt uses; empty where mmdebstrap's default must do.
+
+    From `apt-get indextargets`, whose fields apt-get(8) lists.
+    """
+    if shutil.which("apt-get") is None:
+        return []
+    form = "$(CREATED_BY) $(LABEL) $(REPO_URI)"
+    result = subprocess.run(
+        ["apt-get", "indextargets", "--format", form], capture_output=True, text=True, check=False
+    )
+    rows = [line.split(" ") for line in result.stdout.splitlines()]
+    return [row[2] for row in rows if row[:2] == ["Packages", "Debian"]][:1]

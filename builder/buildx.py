@@ -1,0 +1,193 @@
+"""`docker buildx build`: runs it, follows its events, keeps its log."""
+
+import base64
+import contextlib
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from builder.errors import BuildFailedError, EngineError
+from builder.model import CacheStats, Stage
+from builder.progress import Progress
+
+_STEP = re.compile(r"\[(?P<n>\d+)/(?P<m>\d+)\] (?P<text>.*)")
+_STATISTIC = re.compile(r"ccache-stats\s+(\d+) (\w+)")
+_HITS = {"direct_cache_hit", "preprocessed_cache_hit"}
+_COMPILED = {"cache_miss", "recache"}
+_FIRST_ERROR = re.compile(
+    r"(?i)(\berror:|fatal error|^CMake Error|ptxas fatal|undefined reference|^E: |nvcc fatal"
+    r"|no space left on device)"
+)
+_NO_SPACE = "no space left on device"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One build, as the command line of buildx says it."""
+
+    dockerfile: Path
+    source: Path
+    context: Path
+    tags: list[str]
+    arguments: dict[str, str]
+    labels: dict[str, str]
+    no_cache: bool = False
+    builder: str | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the events of one build have told so far."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    statistics: dict[str, int] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    tail: list[str] = field(default_factory=list)
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A finished build; `ccache` is None when nothing was compiled."""
+
+    image_id: str
+    stages: list[Stage]
+    ccache: CacheStats | None
+
+
+def command(order: Order, id_file: Path) -> list[str]:
+    """The command line of a build; any buildx builder may run it."""
+    words = ["docker", "buildx", "build", "--progress=rawjson", "--load", "--provenance=false"]
+    words += [f"--builder={order.builder}"] if order.builder else []
+    # BuildKit's --no-cache leaves cache mounts as they are: ccache needs telling.
+    words += ["--no-cache", "--build-arg=CCACHE_RECACHE=1"] if order.no_cache else []
+    words += [f"--iidfile={id_file}", f"--file={order.dockerfile}"]
+    words += [f"--build-context=source={order.source}"]
+    words += [f"--build-arg={name}={value}" for name, value in order.arguments.items()]
+    words += [f"--label={name}={value}" for name, value in order.labels.items()]
+    words += [f"--tag={tag}" for tag in order.tags]
+    return [*words, str(order.context)]
+
+
+def build(order: Order, log: Path, progress: Progress) -> Built:
+    """Run the build; the whole log goes to `log`.
+
+    Raises BuildFailedError with the first error, EngineError when BuildKit was not reached.
+    """
+    id_file = order.context / "image-id"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    run = _Run()
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(
+            command(order, id_file), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process,
+        _ended(process),
+    ):
+        for event in _events(process.stderr or iter(())):
+            _follow(run, event, file, progress)
+    if process.returncode != 0:
+        raise _failure(run, log)
+    return Built(
+        image_id=id_file.read_text(encoding="utf-8").strip(),
+        stages=list(run.stages.values()),
+        ccache=_ccache(run.statistics),
+    )
+
+
+@contextlib.contextmanager
+def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Whatever happens here, buildx is told to cancel and has ended before it goes on."""
+    try:
+        yield
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+
+
+def _events(lines: "IO[str] | Iterator[str]") -> Iterator[dict[str, Any]]:
+    """buildx 0.13 spreads an event over lines, later ones write one a line; the rest is text."""
+    held: list[str] = []
+    for line in lines:
+        if not held and not line.startswith("{"):
+            yield {"text": line.rstrip()}
+            continue
+        held.append(line)
+        if line.startswith("}") or (len(held) == 1 and line.rstrip() != "{"):
+            with contextlib.suppress(json.JSONDecodeError):
+                yield json.loads("".join(held))
+            held.clear()
+
+
+def _follow(run: _Run, event: dict[str, Any], log: IO[str], progress: Progress) -> None:
+    if "text" in event:
+        _line(run, event["text"], log, progress)
+    for vertex in event.get("vertexes") or []:
+        _vertex(run, vertex, log, progress)
+    for entry in event.get("logs") or []:
+        for line in base64.b64decode(entry["data"]).decode(errors="replace").splitlines():
+            _line(run, line, log, progress)
+
+
+def _vertex(run: _Run, vertex: dict[str, Any], log: IO[str], progress: Progress) -> None:
+    digest, name = vertex["digest"], " ".join(vertex["name"].split())
+    if "started" in vertex and digest not in run.names:
+        run.names[digest] = name
+        log.write(f"=> {name}\n")
+        if not name.startswith("[internal]"):
+            progress.step(name if len(name) <= 100 else f"{name[:99]}…")  # noqa: PLR2004
+    if "completed" in vertex and "started" in vertex and not name.startswith("[internal]"):
+        seconds = (_time(vertex["completed"]) - _time(vertex["started"])).total_seconds()
+        run.stages[digest] = Stage(name, round(seconds, 3), bool(vertex.get("cached")))
+    if vertex.get("error") and "context canceled" not in vertex["error"]:
+        run.failure = run.failure or f"{name}\n{vertex['error']}"
+
+
+def _line(run: _Run, line: str, log: IO[str], progress: Progress) -> None:
+    log.write(line + "\n")
+    run.tail = [*run.tail[-19:], line]
+    step, statistic = _STEP.match(line), _STATISTIC.match(line)
+    if step:
+        progress.detail(f"{step['n']} of {step['m']}: {step['text']}")
+    elif statistic:
+        run.statistics[statistic[2]] = int(statistic[1])
+    elif _FIRST_ERROR.search(line):
+        run.errors.append(line.strip())
+
+
+def _time(text: str) -> datetime:
+    # nanoseconds are more than fromisoformat takes
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+
+
+def _ccache(statistics: dict[str, int]) -> CacheStats | None:
+    if not statistics:
+        return None
+    hits = sum(count for name, count in statistics.items() if name in _HITS)
+    return CacheStats(hits, sum(statistics.get(name, 0) for name in _COMPILED))
+
+
+def _failure(run: _Run, log: Path) -> BuildFailedError | EngineError:
+    if not run.names:
+        return EngineError(
+            "BuildKit was not reached",
+            why="\n".join(run.tail),
+            hint="`builder doctor` says what is missing",
+        )
+    first = run.errors[0] if run.errors else run.failure or "\n".join(run.tail)
+    if _NO_SPACE in f"{first}\n{run.failure}".lower():
+        hint = "make room: `docker builder prune`, `docker image prune`, or a larger disk"
+    else:
+        hint = f"the whole log: {log}"
+    return BuildFailedError("the build failed", why=first, hint=hint, log=str(log))

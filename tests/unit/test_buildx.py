@@ -1,0 +1,146 @@
+"""The command line of a build, and what its events say."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from builder import buildx
+from builder.errors import BuildFailedError, EngineError
+from builder.model import CacheStats, Stage
+
+ORDER = buildx.Order(
+    dockerfile=Path("/scratch/Dockerfile"),
+    source=Path("/tree"),
+    context=Path("/scratch"),
+    tags=["turboquant:x"],
+    arguments={"COMMIT": "abc"},
+    labels={"name": "value"},
+)
+
+VERTEX = {
+    "digest": "sha256:1",
+    "name": "[build 1/2] RUN  cmake",
+    "started": "2026-11-20T11:00:00.123456789Z",
+}
+DONE = VERTEX | {"completed": "2026-11-20T11:00:02.623456789Z"}
+
+
+def log(text: str) -> dict[str, object]:
+    data = base64.b64encode(text.encode()).decode()
+    return {"logs": [{"vertex": "sha256:1", "stream": 1, "data": data}]}
+
+
+def command(**changes: object) -> list[str]:
+    import dataclasses
+
+    return buildx.command(dataclasses.replace(ORDER, **changes), Path("/scratch/id"))
+
+
+def test_the_tree_is_a_named_context_and_never_the_main_one():
+    words = command()
+    assert "--build-context=source=/tree" in words
+    assert words[-1] == "/scratch"
+
+
+@pytest.mark.parametrize("name", ["default", "kube", "farm@remote"])
+def test_any_buildx_builder_can_be_named(name):
+    assert f"--builder={name}" in command(builder=name)
+
+
+def test_no_builder_is_named_unless_asked_for():
+    assert not [word for word in command() if word.startswith("--builder")]
+
+
+def test_the_image_comes_home_whatever_builder_made_it():
+    assert "--load" in command(builder="kube")
+
+
+def test_no_cache_means_ccache_too():
+    assert {"--no-cache", "--build-arg=CCACHE_RECACHE=1"} <= set(command(no_cache=True))
+
+
+@pytest.mark.parametrize("indent", [None, 2], ids=["an event a line", "an event over lines"])
+def test_events_of_both_shapes_are_read(indent):
+    events = [{"vertexes": [VERTEX]}, log("text")]
+    text = "".join(json.dumps(event, indent=indent) + "\n" for event in events)
+    assert list(buildx._events(iter(text.splitlines(keepends=True)))) == events
+
+
+def test_text_between_events_is_kept():
+    lines = [json.dumps(log("x")) + "\n", "ERROR: failed to solve\n"]
+    assert list(buildx._events(iter(lines)))[1] == {"text": "ERROR: failed to solve"}
+
+
+def follow(tmp_path: Path, progress, *events: dict) -> buildx._Run:
+    run = buildx._Run()
+    with (tmp_path / "log").open("w") as file:
+        for event in events:
+            buildx._follow(run, event, file, progress)
+    return run
+
+
+def test_a_stage_has_its_seconds(tmp_path, progress):
+    run = follow(tmp_path, progress, {"vertexes": [VERTEX]}, {"vertexes": [DONE]})
+    assert list(run.stages.values()) == [Stage("[build 1/2] RUN cmake", 2.5, cached=False)]
+
+
+def test_a_cached_stage_says_so(tmp_path, progress):
+    run = follow(tmp_path, progress, {"vertexes": [DONE | {"cached": True}]})
+    assert next(iter(run.stages.values())).cached
+
+
+def test_ccache_counts_hits_of_both_kinds_and_compilations(tmp_path, progress):
+    run = follow(
+        tmp_path,
+        progress,
+        log("ccache-stats   7 direct_cache_hit\nccache-stats 2 preprocessed_cache_hit\n"),
+        log("ccache-stats   3 cache_miss\nccache-stats 9 local_storage_miss\n"),
+    )
+    assert buildx._ccache(run.statistics) == CacheStats(hits=9, misses=3)
+
+
+def test_nothing_compiled_has_no_ccache_figures(tmp_path, progress):
+    assert buildx._ccache(follow(tmp_path, progress).statistics) is None
+
+
+def test_the_whole_output_is_in_the_log(tmp_path, progress):
+    follow(tmp_path, progress, {"vertexes": [VERTEX]}, log("one\ntwo\n"))
+    assert (tmp_path / "log").read_text() == "=> [build 1/2] RUN cmake\none\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/src/a.cpp:1:2: error: 'x' was not declared in this scope",
+        "/src/a.cu(3): error: identifier x is undefined",
+        "CMake Error at CMakeLists.txt:3 (find_package):",
+        "ptxas fatal   : Unresolved extern function",
+        "/usr/bin/ld: a.o: undefined reference to `cuInit'",
+        "E: Unable to locate package nvidia-cuda-dev",
+    ],
+)
+def test_the_first_error_is_the_compilers_own(tmp_path, progress, line):
+    run = follow(
+        tmp_path, progress, {"vertexes": [VERTEX]}, log(f"[1/2] x\n{line}\nx.c:9:9: error: later\n")
+    )
+    failure = buildx._failure(run, Path("build.log"))
+    assert failure.why == line
+    assert "build.log" in failure.hint
+
+
+def test_a_full_disk_is_told_with_what_frees_it(tmp_path, progress):
+    run = follow(
+        tmp_path, progress, {"vertexes": [VERTEX | {"error": "write /x: no space left on device"}]}
+    )
+    failure = buildx._failure(run, Path("build.log"))
+    assert isinstance(failure, BuildFailedError)
+    assert "docker builder prune" in failure.hint
+
+
+def test_a_buildx_that_never_began_is_the_engines_failure(tmp_path, progress):
+    run = follow(tmp_path, progress, {"text": "ERROR: Cannot connect to the Docker daemon"})
+    failure = buildx._failure(run, Path("build.log"))
+    assert isinstance(failure, EngineError)
+    assert "Cannot connect" in failure.why
