@@ -1,0 +1,111 @@
+"""Is the server up: a state machine over what is seen of its container and of /health."""
+
+import signal
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal
+
+from builder.probe.finding import Finding, verdict
+from builder.probe.server import Answer
+
+PROBE = "ready"
+EXPECTED = "/health answers 200 and status ok"
+
+Health = Literal["ok", "loading", "silent", "other"]
+
+
+class Phase(StrEnum):
+    """Where a server stands. The last three are final."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    EXITED = "exited"
+    TIMED_OUT = "timed out"
+
+
+_FINAL = {Phase.READY, Phase.EXITED, Phase.TIMED_OUT}
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look: seconds since the start, the container's state, and what /health said."""
+
+    at_s: float
+    health: Health
+    running: bool = True
+    exit_code: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What is known after some looks. `timeout_s` is how long the server may take, in seconds."""
+
+    timeout_s: float
+    phase: Phase = Phase.STARTING
+    loading_seen: bool = False
+    last: Observation = Observation(0.0, "silent")
+
+    @property
+    def over(self) -> bool:
+        """Whether another look changes nothing."""
+        return self.phase in _FINAL
+
+    def after(self, seen: Observation) -> "Wait":
+        """What is known after one more look."""
+        if self.over:
+            return self
+        return replace(
+            self,
+            phase=self._next(seen),
+            loading_seen=self.loading_seen or seen.health == "loading",
+            last=seen,
+        )
+
+    def _next(self, seen: Observation) -> Phase:
+        # A server that has exited may have been healthy a moment before: gone is gone. One that
+        # answers at the very deadline made it.
+        if not seen.running:
+            return Phase.EXITED
+        if seen.health == "ok":
+            return Phase.READY
+        if seen.at_s >= self.timeout_s:
+            return Phase.TIMED_OUT
+        return Phase.LOADING if seen.health == "loading" else self.phase
+
+
+def health(answer: Answer) -> Health:
+    """What an answer of /health means."""
+    if answer.status is None:
+        return "silent"
+    if answer.status == 200 and answer.at("status") == "ok":  # noqa: PLR2004
+        return "ok"
+    return "loading" if answer.status == 503 else "other"  # noqa: PLR2004
+
+
+def finding(wait: Wait) -> Finding:
+    """The verdict of a wait that is over."""
+    return verdict(
+        PROBE, holds=wait.phase is Phase.READY, expected=EXPECTED, observed=_observed(wait)
+    )
+
+
+def _observed(wait: Wait) -> str:
+    seconds = f"{wait.last.at_s:.1f} s"
+    if wait.phase is Phase.READY:
+        return f"{'503 while loading, then ' if wait.loading_seen else ''}200 after {seconds}"
+    if wait.phase is Phase.EXITED:
+        return f"the server exited after {seconds}: {_ending(wait.last)}"
+    if wait.loading_seen:
+        return f"still loading after {seconds}"
+    answers = {"silent": "no answer", "other": "no answer that makes sense"}
+    return f"{answers.get(wait.last.health, wait.last.health)} after {seconds}"
+
+
+def _ending(seen: Observation) -> str:
+    if seen.out_of_memory:
+        return "killed for want of memory"
+    code = seen.exit_code or 0
+    names = {128 + number: number.name for number in signal.Signals}
+    return f"exit code {code}" + (f" ({names[code]})" if code in names else "")
