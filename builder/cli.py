@@ -1,0 +1,280 @@
+"""The command line: parse, call one verb, show what it found."""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from builder import __version__, console
+from builder.errors import BuilderError
+
+if TYPE_CHECKING:
+    from builder.model import Pins, Receipt
+    from builder.smoke import SmokeReport
+
+NO = 1
+"""Exit code: the command worked, and the answer is no."""
+BUG = 3
+INTERRUPTED = 130
+
+
+class _InterruptedError(BuilderError):
+    exit_code = INTERRUPTED
+
+
+class _Group(TyperGroup):
+    """Ctrl-C is 130 here, not the 1 that means "no"."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 -- typer vendors click's types
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError("interrupted") from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Builds images of llama-server from TurboQuant forks, and proves what they do.",
+)
+
+PinsFile = Annotated[
+    Path | None,
+    typer.Option("--pins", metavar="FILE", help="Default: pins.toml here or in a folder above."),
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
+VariantName = Annotated[str | None, typer.Argument(metavar="[VARIANT]", show_default=False)]
+
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except BuilderError as error:
+        console.complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of our output has gone, as `| head` does
+        sys.stderr.close()
+        sys.exit(NO)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        console.tell("error: this is a bug in builder: please report the lines above")
+        sys.exit(BUG)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    # The same way out as Ctrl-C: containers are removed and buildx is told.
+    raise KeyboardInterrupt
+
+
+def _load(pins_file: Path | None) -> "tuple[Pins, Path]":
+    from builder import paths, pins
+
+    found = pins_file or pins.find(Path.cwd()) or paths.INSTALLATION / pins.FILE_NAME
+    return pins.load(found), found
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="The version, and exit.")] = False,
+) -> None:
+    if version:
+        console.say(f"builder {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def render(
+    variants: Annotated[list[str] | None, typer.Argument(metavar="[VARIANT]...")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 with a diff if a file differs.")
+    ] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Print instead of writing.")] = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """Write the Dockerfile of each variant to dockerfiles/rendered/ beside pins.toml."""
+    from builder import paths, pins, rendered
+    from builder import render as renderer
+
+    everything, file = _load(pins_file)
+    names = [pins.variant(everything, name)[0] for name in variants or everything.variants]
+    files = [renderer.render(everything, name) for name in names]
+    folder = rendered.folder(paths.results(file))
+    if stdout:
+        console.say("\n".join(one.text for one in files).rstrip("\n"))
+    elif check:
+        difference = rendered.difference(files, folder, whole=not variants)
+        if difference:
+            console.say(difference)
+            console.tell("the files differ from pins.toml and the templates: `builder render`")
+            raise typer.Exit(NO)
+        console.tell(f"{len(files)} files in {folder} are as rendered")
+    else:
+        written = rendered.write(files, folder)
+        console.tell(f"{len(files)} files in {folder}, {written} of them changed")
+
+
+@app.command()
+def build(
+    variant: VariantName = None,
+    ref: Annotated[
+        str | None, typer.Option(help="Branch, tag, short or full SHA; default: the pin.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="A tree from disk instead."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Another base of pins.toml.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="ROLE=IMAGE", help="A mirror: devel=IMAGE, runtime=IMAGE."),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Every step anew.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Instead of turboquant:VARIANT.")] = None,
+    builder: Annotated[
+        str | None, typer.Option(help="A buildx builder; default: the engine's own.")
+    ] = None,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """Build the image of a pinned or given commit, and write a receipt."""
+    from builder import base_images, paths, pins
+    from builder import build as builds
+    from builder import receipt as receipts
+
+    everything, file = _load(pins_file)
+    request = builds.Request(
+        variant=pins.variant(everything, variant)[0],
+        ref=ref,
+        source=source,
+        base=base,
+        sets=base_images.parse_sets(sets or []),
+        no_cache=no_cache,
+        tag=tag,
+        builder=builder,
+    )
+    with console.progress() as progress:
+        receipt = builds.build(everything, request, paths.results(file), progress)
+    if json:
+        console.say(receipts.to_json(receipt))
+    else:
+        _show_receipt(receipt)
+
+
+def _show_receipt(receipt: "Receipt") -> None:
+    cache = receipt.ccache
+    compiled = f"{cache.misses} compiled, {cache.hits} from ccache" if cache else "nothing compiled"
+    claimed = " (claimed by the source, not checked)" if receipt.commit_claimed else ""
+    bases = ", ".join(sorted({image.origin for image in receipt.bases}))
+    console.say(f"{receipt.image}  {receipt.image_id}")
+    console.say(f"  commit    {receipt.commit}{claimed}, build {receipt.build_number}")
+    console.say(f"  source    {receipt.source}")
+    console.say(f"  bases     from {bases}")
+    console.say(
+        f"  size      {receipt.size_bytes / 1e6:.0f} MB, "
+        f"{receipt.compressed_bytes / 1e6:.0f} MB compressed"
+    )
+    console.say(f"  time      {console.clock(receipt.duration_s)}, {compiled}")
+
+
+@app.command()
+def smoke(
+    image: Annotated[str, typer.Argument(metavar="IMAGE")],
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="A GGUF; default: a small one that builder writes."),
+    ] = None,
+    kv: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Default: the variant's smoke_kv.")
+    ] = None,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """Start the image's server, ask it, stop it: exit 0 if no probe failed, 1 if one did."""
+    from builder import engine
+    from builder import smoke as smokes
+
+    everything, _ = _load(pins_file)
+    client = engine.connect()
+    with console.progress() as progress:
+        asked = kv or smokes.kv_of(client, image, everything)
+        report = smokes.smoke(client, image, kv=asked, model=model, progress=progress)
+    if json:
+        console.say(smokes.to_json(report))
+    else:
+        _show_smoke(report)
+    if not report.passed:
+        raise typer.Exit(NO)
+
+
+def _show_smoke(report: "SmokeReport") -> None:
+    ready = "never" if report.ready_s is None else f"after {report.ready_s:.1f} s"
+    console.say(
+        f"{'PASS' if report.passed else 'FAIL'}  {report.image}: KV {report.kv} asked for, "
+        f"not proven; ready {ready}, {report.duration_s:.1f} s in all"
+    )
+    console.table(
+        [(one.probe, one.status, one.expected, one.observed) for one in report.findings],
+        header=("probe", "verdict", "expected", "observed"),
+    )
+    if report.log_tail:
+        console.tell("the server's last lines:")
+        console.tell(report.log_tail)
+
+
+@app.command()
+def doctor(
+    variant: VariantName = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Install what is missing (root).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only say it.")] = False,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """What this machine lacks to build and smoke a variant: exit 0 if nothing, 1 if something."""
+    from builder import doctor as doctors
+
+    everything, _ = _load(pins_file)
+    if fix and dry_run:
+        for action in doctors.plan_fix():
+            console.tell(f"would: {action.text}")
+    elif fix:
+        with console.progress() as progress:
+            doctors.fix(doctors.plan_fix(), progress)
+    checks = doctors.diagnose(everything, variant or everything.policy.default_variant)
+    if json:
+        console.say(doctors.to_json(checks))
+    else:
+        console.table(
+            [(one.name, one.status, one.found, one.fix) for one in checks],
+            header=("check", "status", "found", "fix"),
+        )
+    if any(one.status == "fail" for one in checks):
+        raise typer.Exit(NO)
+
+
+@app.command(name="try")
+def try_(pins_file: PinsFile = None) -> None:
+    """Set up, build and smoke mainline-cpu: no GPU, git host or image hub needed (root)."""
+    from builder import paths, trial
+
+    everything, file = _load(pins_file)
+    with console.progress() as progress:
+        receipt, report = trial.run(everything, paths.results(file), progress)
+    _show_receipt(receipt)
+    _show_smoke(report)
+    console.say(trial.next_steps(everything, report))
+    if not report.passed:
+        raise typer.Exit(NO)

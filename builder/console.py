@@ -1,0 +1,127 @@
+"""The only place that prints: progress on stderr, answers on stdout."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from builder.errors import BuilderError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+_EVERY_S = 10.0
+
+
+def say(text: str) -> None:
+    """An answer, on stdout."""
+    print(text)  # noqa: T201
+
+
+def tell(text: str) -> None:
+    """Something beside the answer, on stderr."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def complain(error: BuilderError) -> None:
+    """What happened, why, and what to do next."""
+    tell(f"error: {error.what}")
+    for line in error.why.splitlines():
+        tell(f"  {line}")
+    if error.hint:
+        tell(f"  → {error.hint}")
+
+
+@contextmanager
+def progress() -> "Iterator[Terminal | Lines]":
+    """Progress for one command: a live line on a terminal, plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("", spinner="line") as status:
+        yield Terminal(console, status)
+
+
+class Lines:
+    """A line a step, and one every ten seconds while it lasts: for logs."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._told = self._started
+
+    def step(self, text: str) -> None:
+        self._tell(text)
+
+    def detail(self, text: str) -> None:
+        if time.monotonic() - self._told >= _EVERY_S:
+            self._tell(f"  {text}")
+
+    def warn(self, text: str) -> None:
+        self._tell(f"warning: {text}")
+
+    def _tell(self, text: str) -> None:
+        self._told = time.monotonic()
+        tell(f"[{clock(self._told - self._started)}] {text}")
+
+
+class Terminal:
+    """The current step in a live line with its age; steps done stay above it."""
+
+    def __init__(self, console: "Console", status: "Status") -> None:
+        self._console = console
+        self._status = status
+        self._step = ""
+        self._begun = time.monotonic()
+
+    def step(self, text: str) -> None:
+        if self._step:
+            self._print(f"  {self._step} ({clock(time.monotonic() - self._begun)})")
+        self._step, self._begun = text, time.monotonic()
+        self._show("")
+
+    def detail(self, text: str) -> None:
+        self._show(text)
+
+    def warn(self, text: str) -> None:
+        self._print(f"  warning: {text}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, overflow="ellipsis", no_wrap=True)
+
+    def _show(self, detail: str) -> None:
+        from rich.text import Text
+
+        age = clock(time.monotonic() - self._begun)
+        words = f"{age} {self._step}" + (f": {detail}" if detail else "")
+        room = max(20, self._console.width - 4)
+        self._status.update(Text(words[:room]))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def table(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> None:
+    """A table on stdout, as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    view = Table(*header, box=None, pad_edge=False, header_style="bold")
+    styles = {
+        "pass": "green",
+        "ok": "green",
+        "fail": "bold red",
+        "warn": "yellow",
+        "unproven": "yellow",
+    }
+    for row in rows:
+        view.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row))
+    # A log has no width of its own; rich would take 80.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(view)

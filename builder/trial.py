@@ -1,0 +1,40 @@
+"""`builder try`: from a bare machine to an image that was built, served and asked."""
+
+from pathlib import Path
+
+from builder import build, doctor, engine, smoke
+from builder.model import Pins, Receipt
+from builder.progress import Progress
+
+VARIANT = "mainline-cpu"
+
+
+def run(pins: Pins, results: Path, progress: Progress) -> tuple[Receipt, smoke.SmokeReport]:
+    """Install what is missing, build mainline-cpu, smoke its image.
+
+    Raises what `doctor.fix`, `build.build` and `smoke.smoke` raise.
+    """
+    doctor.fix(doctor.plan_fix(), progress)
+    receipt = build.build(pins, build.Request(VARIANT), results, progress)
+    report = smoke.smoke(
+        engine.connect(),
+        receipt.image_id,
+        kv=pins.variants[VARIANT].smoke_kv,
+        progress=progress,
+    )
+    return receipt, report
+
+
+def next_steps(pins: Pins, report: smoke.SmokeReport) -> str:
+    """What was proven, what was not, and what to run for CUDA."""
+    proven = [one.probe for one in report.findings if one.status == "pass"]
+    unproven = [one.probe for one in report.findings if one.status == "unproven"]
+    default = pins.policy.default_variant
+    return f"""
+Proven here: {", ".join(proven) or "nothing"}.
+Not proven here: {", ".join([*unproven, "turbo4 (mainline has none; it takes a fork and a GPU)"])}.
+
+Next, for a GPU:
+  builder doctor                  what this machine lacks for {default}
+  builder build --ref master      the newest commit of its fork
+  builder smoke turboquant:{default}"""

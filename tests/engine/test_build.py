@@ -1,0 +1,251 @@
+"""`builder build` on the real engine: what it makes, and what it leaves when it cannot."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from builder import render
+from tests.conftest import SAMPLES, Repository, builder, start_builder
+
+pytestmark = pytest.mark.engine
+
+BROKEN = "int main() { return undeclared_thing; }\n"
+
+
+def build(pins: Path, *words: object) -> dict:
+    result = builder("build", "--json", "--pins", pins, *words)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def label(engine, image: str, name: str) -> str:
+    return engine.images.get(image).labels[name]
+
+
+# --- mainline-cpu, the real thing
+
+
+def test_mainline_cpu_runs_and_names_its_commit(engine, mainline_cpu_receipt):
+    output = engine.containers.run(
+        mainline_cpu_receipt["image_id"], ["--version"], remove=True, stderr=True
+    )
+    assert mainline_cpu_receipt["commit"] in output.decode()
+
+
+def test_a_receipt_says_that_an_sdists_commit_is_claimed(mainline_cpu_receipt):
+    assert mainline_cpu_receipt["commit_claimed"] is True
+
+
+def test_a_receipt_says_where_the_bases_came_from(mainline_cpu_receipt):
+    assert {base["origin"] for base in mainline_cpu_receipt["bases"]} <= {"hub", "bootstrap"}
+
+
+def test_a_receipt_measures_the_image(engine, mainline_cpu_receipt):
+    size = engine.images.get(mainline_cpu_receipt["image_id"]).attrs["Size"]
+    assert mainline_cpu_receipt["size_bytes"] == size > mainline_cpu_receipt["compressed_bytes"]
+
+
+def test_nothing_changed_gives_the_same_image(mainline_cpu_receipt, real_pins_copy):
+    again = build(real_pins_copy, "mainline-cpu")
+    assert again["image_id"] == mainline_cpu_receipt["image_id"]
+
+
+def test_labels_name_the_rendered_file(engine, mainline_cpu_receipt, real_pins):
+    expected = render.render(real_pins, "mainline-cpu").sha256
+    assert label(engine, mainline_cpu_receipt["image"], f"{render.LABEL}.dockerfile-sha256") == (
+        expected
+    )
+
+
+def test_the_image_runs_as_nobody_special(engine, mainline_cpu_image):
+    assert engine.images.get(mainline_cpu_image).attrs["Config"]["User"] == "10001:10001"
+
+
+@pytest.mark.parametrize("place", ["/var/lib/apt/lists", "/usr/bin/cc", "/usr/bin/gcc", "/build"])
+def test_the_image_lacks_what_only_a_build_needs(engine, mainline_cpu_image, place):
+    command = ["-c", f'test ! -e {place} || test -z "$(ls -A {place})"']
+    engine.containers.run(mainline_cpu_image, command, entrypoint="/bin/bash", remove=True)
+
+
+def test_every_library_resolves_inside_the_image(engine, mainline_cpu_image):
+    command = ["-c", "ldd /opt/llama/llama-server /opt/llama/*.so | grep 'not found' || true"]
+    found = engine.containers.run(mainline_cpu_image, command, entrypoint="/bin/bash", remove=True)
+    assert found.decode() == ""
+
+
+def test_the_model_cache_is_writable(engine, mainline_cpu_image):
+    command = ["-c", "mkdir -p ~/.cache/llama.cpp && touch ~/.cache/llama.cpp/model"]
+    engine.containers.run(mainline_cpu_image, command, entrypoint="/bin/bash", remove=True)
+
+
+# --- from git, by the tiny project
+
+
+@pytest.fixture
+def real_pins_copy(tmp_path: Path) -> Path:
+    from tests.conftest import ROOT
+
+    copy = tmp_path / "real" / "pins.toml"
+    copy.parent.mkdir()
+    copy.write_bytes((ROOT / "pins.toml").read_bytes())
+    return copy
+
+
+tiny = pytest.mark.usefixtures("private_cache", "tiny_tags")
+
+
+@tiny
+def test_a_ref_is_built_and_the_image_names_it(engine, tiny_pins, repository: Repository):
+    receipt = build(tiny_pins, "--ref", "HEAD")
+    output = engine.containers.run(receipt["image_id"], remove=True)
+    commit = repository.git("rev-parse", "HEAD")
+    assert output.decode().strip() == f"version: 3 ({commit[:9]}), answer 42"
+
+
+@tiny
+def test_labels_carry_the_commit_and_its_date(engine, tiny_pins, repository, monkeypatch):
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-18T11:26:29-04:00")
+    commit = repository.commit("dated")
+    image = build(tiny_pins, "--ref", commit)["image"]
+    assert label(engine, image, "org.opencontainers.image.revision") == commit
+    assert label(engine, image, "org.opencontainers.image.created") == "2026-05-18T15:26:29Z"
+
+
+@tiny
+def test_a_tree_from_disk_has_a_claimed_commit(tiny_pins):
+    receipt = build(tiny_pins, "--source", SAMPLES / "tiny", "--ref", "abcdef123")
+    assert (receipt["commit"], receipt["commit_claimed"]) == ("abcdef123", True)
+
+
+@tiny
+def test_an_unchanged_ref_gives_the_same_image(tiny_pins):
+    first, second = (build(tiny_pins, "--ref", "HEAD") for _ in range(2))
+    assert first["image_id"] == second["image_id"]
+
+
+@tiny
+def test_a_commit_of_one_file_compiles_only_that(tiny_pins, repository: Repository):
+    build(tiny_pins, "--ref", "HEAD")
+    answer = str(int.from_bytes(os.urandom(3)))
+    text = (SAMPLES / "tiny" / "llama.c").read_text().replace("42", answer)
+    commit = repository.commit("another answer", llama_c=text)
+    # llama.c is compiled for the library and for the backend; the build info names the commit
+    assert build(tiny_pins, "--ref", commit)["ccache"] == {"hits": 1, "misses": 3}
+
+
+@tiny
+def test_a_tag_of_ones_own_replaces_the_floating_one(engine, tiny_pins):
+    build(tiny_pins, "--ref", "HEAD", "--tag", "turboquant:tiny-mine")
+    assert not engine.images.list("turboquant:tiny")
+    assert engine.images.list("turboquant:tiny-mine")
+
+
+@tiny
+def test_a_failed_build_leaves_the_previous_image(engine, tiny_pins, repository: Repository):
+    good = build(tiny_pins, "--ref", "HEAD")
+    broken = repository.commit("broken", server_cpp=BROKEN)
+    result = builder("build", "--pins", tiny_pins, "--ref", broken)
+    assert result.returncode == 5
+    assert engine.images.get("turboquant:tiny").id == good["image_id"]
+
+
+@tiny
+def test_a_failed_build_says_the_first_error_and_where_the_log_is(tiny_pins, repository):
+    broken = repository.commit("broken", server_cpp=BROKEN)
+    result = builder("build", "--pins", tiny_pins, "--ref", broken)
+    assert "server.cpp:1:21: error: 'undeclared_thing' was not declared" in result.stderr.replace(
+        "‘", "'"
+    ).replace("’", "'")
+    log = next((tiny_pins.parent / "build" / "logs").glob("*.log"))
+    assert str(log) in result.stderr
+
+
+@tiny
+def test_a_failed_build_writes_no_receipt(tiny_pins, repository):
+    broken = repository.commit("broken", server_cpp=BROKEN)
+    builder("build", "--pins", tiny_pins, "--ref", broken)
+    assert not (tiny_pins.parent / "build" / "receipts").exists()
+
+
+@tiny
+def test_two_builds_of_one_variant_at_once_both_end_well(engine, tiny_pins):
+    running = [
+        start_builder("build", "--json", "--pins", tiny_pins, "--ref", "HEAD") for _ in range(2)
+    ]
+    answers = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0], answers
+    ids = {json.loads(answer)["image_id"] for answer, _ in answers}
+    assert ids == {engine.images.get("turboquant:tiny").id}
+
+
+@tiny
+@pytest.mark.parametrize("stage", ["fetch", "[build 1/2]", "exporting to image"])
+def test_ctrl_c_ends_a_build_and_leaves_nothing(tiny_pins, repository, stage):
+    # A commit of its own: nothing of it is cached, each stage is reached anew.
+    commit = repository.commit("unique", notes_md=os.urandom(8).hex())
+    running = start_builder("build", "--pins", tiny_pins, "--ref", commit)
+    assert running.stderr is not None
+    seen = next((line for line in running.stderr if stage in line), None)
+    running.send_signal(signal.SIGINT)
+    _, rest = running.communicate(timeout=60)
+    assert seen is not None, rest
+    assert running.returncode == 130, rest
+    assert not list((tiny_pins.parent / "build").glob("receipts/*"))
+    assert not subprocess.run(
+        ["pgrep", "-f", f"build-arg=COMMIT={commit}"], capture_output=True, check=False
+    ).stdout
+
+
+# --- refusals
+
+
+@tiny
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["tinny", "--ref", "HEAD"], 2, "did you mean 'tiny'?"),
+        (["tiny"], 2, "fork tiny is not pinned"),
+        (["tiny", "--ref", "no-such-branch"], 7, "has no branch, tag or commit 'no-such-branch'"),
+        (["tiny", "--ref", "d" * 40], 7, "has no commit"),
+        (["tiny", "--ref", "HEAD", "--base", "nowhere"], 2, "unknown base 'nowhere'"),
+        (["tiny", "--ref", "HEAD", "--set", "develop=x"], 2, "is not devel=IMAGE"),
+    ],
+)
+def test_a_build_that_cannot_be_is_refused(tiny_pins, words, code, message):
+    result = builder("build", *words, "--pins", tiny_pins)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+
+
+@tiny
+def test_a_folder_without_cmake_is_no_source(tiny_pins, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = builder(
+        "build", "--source", tmp_path / "empty", "--ref", "abc1234", "--pins", tiny_pins
+    )
+    assert (result.returncode, "no CMakeLists.txt" in result.stderr) == (2, True)
+
+
+@tiny
+def test_a_repository_that_is_gone_is_exit_6(tiny_pins, repository: Repository):
+    repository.path.rename(repository.path.with_name("elsewhere"))
+    assert builder("build", "--ref", "HEAD", "--pins", tiny_pins).returncode == 6
+
+
+@tiny
+def test_a_mirror_that_is_gone_is_exit_5_and_named(tiny_pins):
+    mirror = "devel=127.0.0.1:1/debian:trixie-slim"
+    result = builder("build", "--ref", "HEAD", "--set", mirror, "--pins", tiny_pins)
+    assert result.returncode == 5
+    assert "127.0.0.1:1/debian" in result.stderr
+
+
+def test_an_engine_that_is_not_running_is_exit_4(tiny_pins):
+    environment = os.environ | {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    result = builder("build", "--ref", "HEAD", "--pins", tiny_pins, env=environment)
+    assert result.returncode == 4
+    assert "builder doctor" in result.stderr
