@@ -67,8 +67,9 @@ def _make(tag: str, recipe: Bootstrap, progress: Progress) -> str:
             told = _follow(source, progress)
             output = target.communicate()[0].decode(errors="replace").strip()
         except BaseException:
-            source.kill()
-            target.kill()
+            # Asked, not killed: mmdebstrap unmounts and removes its folder on the way out.
+            target.terminate()
+            source.terminate()
             raise
     if target.returncode != 0:
         raise EngineError(f"{tag}: docker import failed", why=output)

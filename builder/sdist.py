@@ -3,10 +3,10 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,11 +35,7 @@ def tree(source: Source, progress: Progress) -> Path:
     with FileLock(f"{home}.lock"):
         if not home.exists():
             progress.step(f"download {source.package} {source.version} from the package index")
-            with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-                archive = Path(scratch) / "archive"
-                _download(source, archive, progress)
-                _unpack(archive, Path(scratch) / "tree")
-                (Path(scratch) / "tree").rename(home)
+            _make(source, home, progress)
     found = next(home.glob(f"*/{source.subfolder}"), None)
     if found is None:
         raise RemoteUnavailableError(
@@ -47,6 +43,19 @@ def tree(source: Source, progress: Progress) -> Path:
             hint="correct `subfolder` in pins.toml",
         )
     return found
+
+
+def _make(source: Source, home: Path, progress: Progress) -> None:
+    # A fixed name, under the lock: whatever a kill leaves here, the next run removes.
+    scratch = home.with_name(f"{home.name}.part")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        _download(source, scratch / "archive", progress)
+        _unpack(scratch / "archive", scratch / "tree")
+        (scratch / "tree").rename(home)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _download(source: Source, target: Path, progress: Progress) -> None:

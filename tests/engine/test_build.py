@@ -200,6 +200,32 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(tiny_pins, repository, stage):
     ).stdout
 
 
+def interrupted(stage: str, *words: object) -> int:
+    """The exit code of a build that gets Ctrl-C when it tells of this stage."""
+    running = start_builder("build", *words)
+    assert running.stderr is not None
+    assert any(stage in line for line in running.stderr)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    return running.returncode
+
+
+def test_ctrl_c_ends_a_download_and_leaves_no_part(private_cache, real_pins_copy):
+    assert interrupted("download llama-cpp-python", "mainline-cpu", "--pins", real_pins_copy) == 130
+    assert [path.suffix for path in (private_cache / "sdist").iterdir()] == [".lock"]
+
+
+@tiny
+def test_ctrl_c_ends_a_bootstrap_and_leaves_no_image(engine, tiny_pins, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    text = tiny_pins.read_text().replace('["ca-certificates"] }', '["ca-certificates", "less"] }')
+    tiny_pins.write_text(text)
+    before = engine.images.list(all=True)
+    assert interrupted("bootstrap turboquant-base", "--ref", "HEAD", "--pins", tiny_pins) == 130
+    assert engine.images.list(all=True) == before
+    assert not list(tmp_path.glob("mmdebstrap.*"))
+
+
 # --- refusals
 
 
