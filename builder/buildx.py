@@ -50,6 +50,7 @@ class _Run:
     statistics: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     tail: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
     failure: str = ""
 
 
@@ -132,7 +133,8 @@ def _events(lines: "IO[str] | Iterator[str]") -> Iterator[dict[str, Any]]:
 
 def _follow(run: _Run, event: dict[str, Any], log: IO[str], progress: Progress) -> None:
     if "text" in event:
-        _line(run, event["text"], log, progress)
+        run.text.append(event["text"])
+        log.write(event["text"] + "\n")
     for vertex in event.get("vertexes") or []:
         _vertex(run, vertex, log, progress)
     for entry in event.get("logs") or []:
@@ -182,10 +184,10 @@ def _failure(run: _Run, log: Path) -> BuildFailedError | EngineError:
     if not run.names:
         return EngineError(
             "BuildKit was not reached",
-            why="\n".join(run.tail),
+            why="\n".join(run.text[-5:]),
             hint="`builder doctor` says what is missing",
         )
-    first = run.errors[0] if run.errors else run.failure or "\n".join(run.tail)
+    first = run.errors[0] if run.errors else "\n".join(run.tail[-5:]) or run.failure
     if _NO_SPACE in f"{first}\n{run.failure}".lower():
         hint = "make room: `docker builder prune`, `docker image prune`, or a larger disk"
     else:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,32 +29,43 @@ def base_tag(engine: DockerClient, real_pins: Pins) -> str:
 
 
 @pytest.fixture
-def small_engine(engine: DockerClient, base_tag: str, tmp_path: Path) -> Iterator[DockerClient]:
-    """An engine in a network of its own, its data on a small tmpfs, holding the base image.
+def short_path() -> Iterator[Path]:
+    """A folder whose name leaves room for a socket's: 108 bytes in all."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def small_engine(engine: DockerClient, base_tag: str, short_path: Path) -> Iterator[str]:
+    """The address of an engine with the base image on a small disk, in a network of its own.
 
     The host's own dockerd runs in a container that sees the host's files: only the network, and
     so the bridge, is another.
     """
-    data = tmp_path / "engine"
+    home = Path(_dockerd()).parent.parent
+    data = short_path / "engine"
     data.mkdir()
-    socket = tmp_path / "docker.sock"
+    socket = short_path / "docker.sock"
     command = ["chroot", "/host", _dockerd(), f"--host=unix://{socket}", f"--data-root={data}"]
-    command += [f"--exec-root={tmp_path / 'exec'}", f"--pidfile={tmp_path / 'pid'}"]
+    command += [f"--exec-root={short_path / 'exec'}", f"--pidfile={short_path / 'pid'}"]
     disk = Mount(f"/host{data}", None, type="tmpfs", tmpfs_size=DISK)
     container = engine.containers.run(
         base_tag,
         command,
         detach=True,
         privileged=True,
-        environment={"PATH": f"{Path(_dockerd()).parent}:{os.environ['PATH']}"},
+        pid_mode="host",
+        environment={"PATH": f"{home / 'sbin'}:{home / 'bin'}:{os.environ['PATH']}"},
         mounts=[disk],
         volumes={"/": {"bind": "/host", "mode": "rw"}},
     )
     try:
-        assert any(b"API listen" in line for line in container.logs(stream=True))
-        small = DockerClient(base_url=f"unix://{socket}")
+        listens = any(b"API listen" in line for line in container.logs(stream=True))
+        assert listens, container.logs().decode()
+        address = f"unix://{socket}"
+        small = DockerClient(base_url=address)
         small.images.load(engine.images.get(base_tag).save(named=True))
-        yield small
+        yield address
     finally:
         container.remove(force=True)
 
@@ -67,9 +79,9 @@ def _dockerd() -> str:
 
 @pytest.mark.usefixtures("private_cache")
 def test_a_full_disk_is_a_failed_build_that_says_what_frees_it(small_engine, tiny_pins):
-    environment = os.environ | {"DOCKER_HOST": small_engine.api.base_url.replace("http+", "")}
+    environment = os.environ | {"DOCKER_HOST": small_engine}
     result = builder("build", "--ref", "HEAD", "--pins", tiny_pins, env=environment)
     assert result.returncode == 5, result.stderr
     assert "No space left on device" in result.stderr
     assert "docker builder prune" in result.stderr
-    assert not small_engine.images.list("turboquant")
+    assert not DockerClient(base_url=small_engine).images.list("turboquant")

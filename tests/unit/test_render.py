@@ -370,10 +370,18 @@ BASE = "debian-cuda124"
 def test_another_base_names_its_bootstrapped_images():
     rendered = text("spiritbuun-cuda12-sm86", BASE)
 
+    recipes = REAL.bases[BASE].bootstrap
+    assert recipes is not None
     assert re.findall(r"^ARG \w+_IMAGE=(.*)$", rendered, re.MULTILINE) == [
-        "turboquant-base:debian-cuda124-devel",
-        "turboquant-base:debian-cuda124-runtime",
+        render.bootstrap_tag(recipes.devel),
+        render.bootstrap_tag(recipes.runtime),
     ]
+
+
+def test_bootstrapped_images_of_other_recipes_have_other_names():
+    recipes = REAL.bases[BASE].bootstrap
+    assert recipes is not None
+    assert render.bootstrap_tag(recipes.devel) != render.bootstrap_tag(recipes.runtime)
 
 
 @pytest.mark.parametrize(
