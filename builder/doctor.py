@@ -12,10 +12,10 @@ from typing import Literal
 
 from packaging.version import InvalidVersion, Version
 
-from builder import cuda, engine_install
+from builder import cuda, engine_install, engine_plan
 from builder import doctor_facts as facts
 from builder import pins as pins_file
-from builder.engine_install import Action
+from builder.engine_plan import Action
 from builder.model import MAINLINE_KV_TYPES, Base, Pins, Variant
 from builder.progress import Progress
 
@@ -77,7 +77,7 @@ def plan_fix() -> list[Action]:
 
     Raises EngineError where nothing can be installed.
     """
-    return engine_install.plan(engine_install.survey())
+    return engine_plan.plan(engine_plan.survey())
 
 
 def fix(actions: list[Action], progress: Progress) -> None:

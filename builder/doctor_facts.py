@@ -1,4 +1,4 @@
-"""What a machine has: asked for here, judged by `doctor`, completed by `engine_install`."""
+"""What a machine has: asked here, judged by `doctor`, completed by `engine_install`."""
 
 import os
 import re

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import doctor, engine_install, pins
+from builder import doctor, engine_install, engine_plan, pins
 from builder import doctor_facts as facts
-from builder.engine_install import Install, Link, Machine, Start, Unpack
+from builder.engine_plan import Install, Link, Machine, Start, Unpack
 from builder.errors import EngineError, UsageError
 from tests.conftest import ROOT
 
@@ -337,11 +337,11 @@ def test_checks_as_json():
 
 @pytest.mark.parametrize("os_release", [BOOKWORM, TRIXIE, NOBLE, FEDORA, ""])
 def test_a_complete_machine_needs_nothing(os_release):
-    assert engine_install.plan(complete(os_release)) == []
+    assert engine_plan.plan(complete(os_release)) == []
 
 
 def test_plan_for_a_bare_debian_13():
-    install, start = engine_install.plan(machine(TRIXIE))
+    install, start = engine_plan.plan(machine(TRIXIE))
     assert isinstance(install, Install)
     assert {"docker.io", "docker-cli", "docker-buildx", "git", "mmdebstrap"} <= {*install.packages}
     assert {"ca-certificates", "iptables"} <= {*install.packages}
@@ -349,15 +349,16 @@ def test_plan_for_a_bare_debian_13():
 
 
 def test_plan_for_a_bare_ubuntu_has_no_package_of_debian_alone():
-    install, start = engine_install.plan(machine(NOBLE, systemd=True))
+    install, start = engine_plan.plan(machine(NOBLE, systemd=True))
     assert isinstance(install, Install)
     assert "docker-cli" not in install.packages
+    assert "debian-archive-keyring" in install.packages
     assert install.packages.count("docker.io") == 1
     assert start.text == "systemctl start docker"
 
 
 def test_plan_for_a_bare_debian_12():
-    install, unpack, client, plugin, start = engine_install.plan(machine(BOOKWORM))
+    install, unpack, client, plugin, start = engine_plan.plan(machine(BOOKWORM))
     assert isinstance(install, Install)
     assert {"runc", "iptables", "git", "mmdebstrap"} <= {*install.packages}
     assert not {name for name in install.packages if "docker" in name}
@@ -366,16 +367,16 @@ def test_plan_for_a_bare_debian_12():
     assert client.link == Path("/usr/local/bin/docker")
     assert isinstance(plugin, Link)
     assert plugin.link == Path("/usr/local/lib/docker/cli-plugins/docker-buildx")
-    assert start == Start(engine_install.ENGINE / "usr/sbin/dockerd", service=False)
+    assert start == Start(engine_plan.ENGINE / "usr/sbin/dockerd", service=False)
 
 
 def test_systemd_of_debian_12_has_no_unit_for_our_engine():
-    start = engine_install.plan(machine(BOOKWORM, systemd=True))[-1]
+    start = engine_plan.plan(machine(BOOKWORM, systemd=True))[-1]
     assert "in the background" in start.text
 
 
 def test_a_foreign_client_is_left_alone():
-    plan = engine_install.plan(machine(BOOKWORM, commands=frozenset({"docker"})))
+    plan = engine_plan.plan(machine(BOOKWORM, commands=frozenset({"docker"})))
     links = [action.link.name for action in plan if isinstance(action, Link)]
     assert links == ["docker-buildx"]
 
@@ -386,17 +387,17 @@ def test_an_engine_that_answers_is_left_alone():
         NOBLE: [Install(("docker-buildx",))],
         BOOKWORM: [Unpack(("docker-buildx",)), Link],
     }.items():
-        plan = engine_install.plan(dataclasses.replace(complete(os_release), buildx=False))
+        plan = engine_plan.plan(dataclasses.replace(complete(os_release), buildx=False))
         assert [type(a) if isinstance(a, Link) else a for a in plan] == expected
 
 
 def test_what_is_unpacked_is_started_not_unpacked_again():
-    dockerd = engine_install.ENGINE / "usr/sbin/dockerd"
+    dockerd = engine_plan.ENGINE / "usr/sbin/dockerd"
     everything = frozenset({"docker.io", "docker-cli", "containerd", "docker-buildx", "tini"})
     here = dataclasses.replace(
         complete(BOOKWORM), answers=False, dockerd=dockerd, unpacked=everything
     )
-    assert engine_install.plan(here) == [Start(dockerd, service=False)]
+    assert engine_plan.plan(here) == [Start(dockerd, service=False)]
 
 
 def test_the_unpacked_folder_is_replaced_with_all_that_it_held():
@@ -405,28 +406,28 @@ def test_the_unpacked_folder_is_replaced_with_all_that_it_held():
         commands=frozenset({"git", "mmdebstrap"}),
         unpacked=frozenset({"docker-buildx"}),
     )
-    assert Unpack(("docker-cli", "docker-buildx")) in engine_install.plan(here)
+    assert Unpack(("docker-cli", "docker-buildx")) in engine_plan.plan(here)
 
 
 def test_an_unknown_distribution_is_refused_with_what_to_do():
     with pytest.raises(EngineError) as caught:
-        engine_install.plan(machine(FEDORA))
+        engine_plan.plan(machine(FEDORA))
     assert "Fedora Linux" in caught.value.what
     assert "install by hand" in caught.value.hint
     stopped = dataclasses.replace(complete(FEDORA), answers=False, dockerd=Path("/usr/bin/dockerd"))
     with pytest.raises(EngineError) as caught:
-        engine_install.plan(stopped)
+        engine_plan.plan(stopped)
     assert "systemctl start docker" in caught.value.hint
 
 
 def test_mmdebstrap_alone_is_no_reason_to_refuse_a_distribution():
     commands = frozenset({"docker", "git"})
-    assert engine_install.plan(dataclasses.replace(complete(FEDORA), commands=commands)) == []
+    assert engine_plan.plan(dataclasses.replace(complete(FEDORA), commands=commands)) == []
 
 
 def test_podman_is_refused():
     with pytest.raises(EngineError, match="podman"):
-        engine_install.plan(machine(TRIXIE, podman=True))
+        engine_plan.plan(machine(TRIXIE, podman=True))
 
 
 def test_an_engine_is_not_started_for_a_client_that_looks_elsewhere(monkeypatch, progress):
