@@ -37,6 +37,7 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
     pins.with_base(everything, variant, request.base)
     recipe = render.render(everything, request.variant, request.base)
     client = engine.connect()
+    engine.require_command()
     with source.tree(everything, request.variant, request.ref, request.source, progress) as tree:
         images = base_images.choose(client, everything, base_name, request.sets, progress)
         name = tags.release(request.variant, tree.build_number, tree.commit, recipe.sha256)

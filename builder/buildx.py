@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from builder.errors import BuildFailedError, EngineError
+from builder.errors import BuilderError, BuildFailedError, EngineError, RemoteUnavailableError
 from builder.model import CacheStats, Stage
 from builder.progress import Progress
 
@@ -24,6 +24,8 @@ _FIRST_ERROR = re.compile(
     r"(?i)(\berror:|fatal error|^CMake Error|ptxas fatal|undefined reference|^E: |nvcc fatal"
     r"|no space left on device)"
 )
+_BASE_IMAGE = re.compile(r"\[internal\] load metadata for (\S+)")
+_BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another base with --base"
 _NO_SPACE = "no space left on device"
 
 
@@ -180,12 +182,17 @@ def _ccache(statistics: dict[str, int]) -> CacheStats | None:
     return CacheStats(hits, sum(statistics.get(name, 0) for name in _COMPILED))
 
 
-def _failure(run: _Run, log: Path) -> BuildFailedError | EngineError:
+def _failure(run: _Run, log: Path) -> BuilderError:
     if not run.names:
         return EngineError(
             "BuildKit was not reached",
             why="\n".join(run.text[-5:]),
             hint="`builder doctor` says what is missing",
+        )
+    base = _BASE_IMAGE.match(run.failure)
+    if base:
+        return RemoteUnavailableError(
+            f"{base[1]} cannot be had", why=run.failure.partition("\n")[2], hint=_BASE_HINT
         )
     first = run.errors[0] if run.errors else "\n".join(run.tail[-5:]) or run.failure
     if _NO_SPACE in f"{first}\n{run.failure}".lower():

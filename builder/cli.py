@@ -1,15 +1,13 @@
 """The command line: parse, call one verb, show what it found."""
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from builder import __version__, console
+from builder import __version__, console, signals
 from builder.errors import BuilderError
 
 if TYPE_CHECKING:
@@ -55,9 +53,10 @@ VariantName = Annotated[str | None, typer.Argument(metavar="[VARIANT]", show_def
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    signal.signal(signal.SIGTERM, _terminated)
     try:
-        app()
+        # SIGTERM and SIGHUP go the same way out: containers are removed and buildx is told.
+        with signals.interrupting():
+            app()
     except BuilderError as error:
         console.complain(error)
         sys.exit(error.exit_code)
@@ -73,11 +72,6 @@ def main() -> None:
         traceback.print_exc()
         console.tell("error: this is a bug in builder: please report the lines above")
         sys.exit(BUG)
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    # The same way out as Ctrl-C: containers are removed and buildx is told.
-    raise KeyboardInterrupt
 
 
 def _load(pins_file: Path | None) -> "tuple[Pins, Path]":

@@ -3,22 +3,18 @@
 import contextlib
 import io
 import secrets
-import signal
-import stat
 import tarfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from builder import model_access, signals
 from builder.engine import find_image, first_line
 from builder.errors import BuilderError, EngineError, RefNotFoundError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from docker import DockerClient
     from docker.errors import APIError
     from docker.models.containers import Container as DockerContainer
@@ -33,14 +29,9 @@ LABEL = "io.github.turboquant-builder.started-by"
 MODEL = "/models/model.gguf"
 """Where the model lies inside the container."""
 
-COPY_BYTES = 64 * 1024 * 1024
-"""A model up to this size is copied into the container, which takes some 0.1 s: nothing about its
-owner, mode, folder or the engine's user mapping matters then."""
-
 _LOOPBACK = "127.0.0.1"
 _TAR_BLOCK = 512
 _CHUNK = 1024 * 1024
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +56,6 @@ class State:
     running: bool
     exit_code: int | None = None
     out_of_memory: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FileStatus:
-    """What `stat` says of a file, as far as it matters here. Size in bytes."""
-
-    size: int
-    mode: int
-    uid: int
-    gid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How the container gets to read the model, and as whom it must run for that.
-
-    `user` None: the image's own. `groups` are added to the image's user.
-    """
-
-    way: Literal["copy", "mount"]
-    user: str | None = None
-    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +133,12 @@ def running(client: "DockerClient", launch: Launch) -> Iterator[Running]:
     _require_local(client)
     with _engine_errors("describe itself"):
         info = client.info()
-    access = _access_to_model(launch.model, info)
+    access = model_access.access_to_model(launch.model, info)
     name = f"builder-{secrets.token_hex(6)}"
-    with _ending_signals_interrupt():
+    with signals.interrupting():
         try:
             # An interrupted call may leave a container that nobody knows of: it has to come back.
-            with _signals_held(), _engine_errors("create a container"):
+            with signals.held(), _engine_errors("create a container"):
                 handle = _create(client, launch, access, gpu_requests(info), name)
             if launch.model is not None and access.way == "copy":
                 _copy_model(handle, launch.model)
@@ -177,38 +146,6 @@ def running(client: "DockerClient", launch: Launch) -> Iterator[Running]:
             yield Running(name, _published_port(handle, launch), access.user, handle)
         finally:
             _remove(client, name)
-
-
-def access_to(status: FileStatus, *, remapped: bool) -> Access:
-    """How a container that runs as some unknown user can read a file of this size and mode.
-
-    `remapped`: users inside are others than outside (rootless engine, userns-remap).
-
-    The file itself is mounted, so the folders above it need no permission. What its mode denies to
-    others, its group or its owner may have: the container then runs with that group or as that
-    owner (root without capabilities, for root's files). Adding CAP_DAC_READ_SEARCH is no way: a
-    user other than root gets no capability from the engine. When users are remapped, neither is
-    the same one inside, and only a copy is sure.
-    """
-    if status.size <= COPY_BYTES:
-        return Access("copy")
-    if status.mode & stat.S_IROTH:
-        return Access("mount")
-    if remapped:
-        return Access("copy")
-    if status.mode & stat.S_IRGRP:
-        return Access("mount", groups=(status.gid,))
-    return Access("mount", user=f"{status.uid}:{status.gid}")
-
-
-def _access_to_model(model: Path | None, info: "Info") -> Access:
-    if model is None:
-        return Access("copy")
-    found = model.stat()
-    status = FileStatus(found.st_size, found.st_mode, found.st_uid, found.st_gid)
-    options = info.get("SecurityOptions") or []
-    names = {option.split(",")[0] for option in options} if isinstance(options, list) else set()
-    return access_to(status, remapped=bool({"name=rootless", "name=userns"} & names))
 
 
 def _require_local(client: "DockerClient") -> None:
@@ -225,7 +162,7 @@ def _require_local(client: "DockerClient") -> None:
 def _create(
     client: "DockerClient",
     launch: Launch,
-    access: Access,
+    access: model_access.Access,
     gpus: "list[DeviceRequest]",
     name: str,
 ) -> "DockerContainer":
@@ -245,7 +182,7 @@ def _create(
     )
 
 
-def _mounts(model: Path | None, access: Access) -> "list[Mount]":
+def _mounts(model: Path | None, access: model_access.Access) -> "list[Mount]":
     from docker.types import Mount
 
     if model is None or access.way == "copy":
@@ -337,7 +274,7 @@ def _remove(client: "DockerClient", name: str) -> None:
 def _force_remove(client: "DockerClient", name: str) -> None:
     from docker.errors import NotFound
 
-    with _signals_held(), _engine_errors(f"remove container {name}"), contextlib.suppress(NotFound):
+    with signals.held(), _engine_errors(f"remove container {name}"), contextlib.suppress(NotFound):
         client.api.remove_container(name, force=True, v=True)
 
 
@@ -355,40 +292,3 @@ def _engine_errors(to_do: str) -> Iterator[None]:
         raise EngineError(
             f"the engine did not {to_do}", why=first_line(error), hint="`builder doctor`"
         ) from error
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Ctrl-C and its like wait until the block is done. Only the main thread ever gets them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-
-    def note(number: int, _frame: "FrameType | None") -> None:
-        caught.append(number)
-
-    before = {number: signal.signal(number, note) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if caught:
-            signal.raise_signal(caught[0])
-
-
-@contextlib.contextmanager
-def _ending_signals_interrupt() -> Iterator[None]:
-    """Signals that would end the process on the spot raise KeyboardInterrupt instead."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    deadly = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
-    for number in deadly:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in deadly:
-            signal.signal(number, signal.SIG_DFL)

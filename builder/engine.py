@@ -1,5 +1,6 @@
 """The Docker engine, through its API: is it there, and what does it hold."""
 
+import shutil
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -29,6 +30,12 @@ def connect(timeout_s: int = 60) -> "DockerClient":
             "no Docker engine answers", why=first_line(error), hint=NEXT_COMMAND
         ) from error
     return client
+
+
+def require_command() -> None:
+    """Raises EngineError when the docker command, through which builds go, is not installed."""
+    if shutil.which("docker") is None:
+        raise EngineError("the docker command is not installed", hint=NEXT_COMMAND)
 
 
 def find_image(client: "DockerClient", reference: str) -> "Image | None":

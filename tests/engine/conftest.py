@@ -1,8 +1,12 @@
 """The real engine, and the one mainline-cpu image that all engine tests of a run share."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +46,26 @@ def tiny_tags(engine: DockerClient) -> Iterator[None]:
         for tag in image.tags:
             if tag.startswith("turboquant:tiny"):
                 engine.images.remove(tag, force=True)
+
+
+PLUGIN_FOLDERS = [
+    f"{folder}/docker"
+    for folder in ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec")
+]
+
+
+def without_buildx(config: Path, *words: object) -> "subprocess.CompletedProcess[str]":
+    """Run the command line where the docker command has no plugins, in mounts of its own."""
+    hide = 'for d in $FOLDERS; do [ ! -d $d ] || mount -t tmpfs none $d; done; exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", hide, "sh", sys.executable, "-m", "builder"]
+    environment = {"FOLDERS": " ".join(PLUGIN_FOLDERS), "DOCKER_CONFIG": str(config)}
+    return subprocess.run(
+        [*command, *(str(word) for word in words)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(autouse=True)

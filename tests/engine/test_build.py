@@ -1,15 +1,20 @@
 """`builder build` on the real engine: what it makes, and what it leaves when it cannot."""
 
+import io
 import json
 import os
 import signal
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from builder import render
-from tests.conftest import SAMPLES, Repository, builder, start_builder
+from tests import http_git
+from tests.conftest import ROOT, SAMPLES, Repository, builder, start_builder
+from tests.engine.conftest import without_buildx
 
 pytestmark = pytest.mark.engine
 
@@ -71,6 +76,26 @@ def test_the_image_lacks_what_only_a_build_needs(engine, mainline_cpu_image, pla
     engine.containers.run(mainline_cpu_image, command, entrypoint="/bin/bash", remove=True)
 
 
+def test_no_file_names_a_folder_to_load_from(engine, mainline_cpu_image):
+    container = engine.containers.create(mainline_cpu_image)
+    try:
+        chunks, _ = container.get_archive("/opt/llama")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+            files = [tar.extractfile(member) for member in tar if member.isfile()]
+            named = [tag for file in files for tag in run_paths(file)]
+    finally:
+        container.remove()
+    assert len(files) > 5
+    assert named == []
+
+
+def run_paths(file) -> list[str]:
+    dynamic = ELFFile(file).get_section_by_name(".dynamic")
+    return [
+        t.entry.d_tag for t in dynamic.iter_tags() if t.entry.d_tag in {"DT_RPATH", "DT_RUNPATH"}
+    ]
+
+
 def test_every_library_resolves_inside_the_image(engine, mainline_cpu_image):
     command = ["-c", "ldd /opt/llama/llama-server /opt/llama/*.so | grep 'not found' || true"]
     found = engine.containers.run(mainline_cpu_image, command, entrypoint="/bin/bash", remove=True)
@@ -87,8 +112,6 @@ def test_the_model_cache_is_writable(engine, mainline_cpu_image):
 
 @pytest.fixture
 def real_pins_copy(tmp_path: Path) -> Path:
-    from tests.conftest import ROOT
-
     copy = tmp_path / "real" / "pins.toml"
     copy.parent.mkdir()
     copy.write_bytes((ROOT / "pins.toml").read_bytes())
@@ -226,6 +249,47 @@ def test_ctrl_c_ends_a_bootstrap_and_leaves_no_image(engine, tiny_pins, tmp_path
     assert not list(tmp_path.glob("mmdebstrap.*"))
 
 
+# --- a rendered file alone
+
+
+def docker_build(variant: str, **arguments: str) -> "subprocess.CompletedProcess[str]":
+    """What somebody types who has Docker, a rendered file, and no builder."""
+    words = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    file = ROOT / "dockerfiles" / "rendered" / f"{variant}.Dockerfile"
+    command = ["docker", "buildx", "build", "--load", *words, "--tag=turboquant:tiny-alone"]
+    return subprocess.run(
+        [*command, f"--file={file}", str(SAMPLES)], capture_output=True, text=True, check=False
+    )
+
+
+@tiny
+def test_a_rendered_file_builds_a_commit_alone(
+    engine, mainline_cpu_receipt, repository: Repository, tmp_path
+):
+    bases = {
+        f"{base['role'].upper()}_IMAGE": base["reference"] for base in mainline_cpu_receipt["bases"]
+    }
+    commit = repository.git("rev-parse", "HEAD~1")
+    (tmp_path / "fork.git").symlink_to(repository.path / ".git")
+    with http_git.serve(tmp_path, moved={}) as address:
+        made = docker_build(
+            "mainline-cpu",
+            **bases,
+            SOURCE_URL=f"{address}/fork.git",
+            COMMIT=commit,
+            BUILD_NUMBER="2",
+        )
+    assert made.returncode == 0, made.stderr
+    output = engine.containers.run("turboquant:tiny-alone", remove=True)
+    assert output.decode().strip() == f"version: 2 ({commit[:9]}), answer 42"
+
+
+def test_an_unpinned_fork_alone_asks_for_its_commit():
+    made = docker_build("turbo-tan-cuda12-sm86")
+    assert made.returncode != 0
+    assert "COMMIT_is_a_required_build_argument" in made.stderr
+
+
 # --- refusals
 
 
@@ -263,11 +327,18 @@ def test_a_repository_that_is_gone_is_exit_6(tiny_pins, repository: Repository):
 
 
 @tiny
-def test_a_mirror_that_is_gone_is_exit_5_and_named(tiny_pins):
+def test_a_mirror_that_is_gone_is_exit_6_and_named(tiny_pins):
     mirror = "devel=127.0.0.1:1/debian:trixie-slim"
     result = builder("build", "--ref", "HEAD", "--set", mirror, "--pins", tiny_pins)
-    assert result.returncode == 5
-    assert "127.0.0.1:1/debian" in result.stderr
+    assert result.returncode == 6
+    assert "127.0.0.1:1/debian:trixie-slim" in result.stderr
+
+
+@tiny
+def test_a_docker_command_without_buildx_is_exit_4(tiny_pins, tmp_path):
+    result = without_buildx(tmp_path, "build", "--ref", "HEAD", "--pins", tiny_pins)
+    assert result.returncode == 4, result.stderr
+    assert "BuildKit was not reached" in result.stderr
 
 
 def test_an_engine_that_is_not_running_is_exit_4(tiny_pins):

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -15,17 +14,11 @@ from docker.errors import NotFound
 from builder import bootstrap, doctor
 from builder.errors import EngineError
 from tests.conftest import ROOT, builder
+from tests.engine.conftest import without_buildx
 
 pytestmark = pytest.mark.engine
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-PLUGIN_FOLDERS = [
-    "/usr/local/lib/docker",
-    "/usr/local/libexec/docker",
-    "/usr/lib/docker",
-    "/usr/libexec/docker",
-]
 
 
 def statuses(result: "subprocess.CompletedProcess[str]") -> dict[str, tuple[str, str, str]]:
@@ -74,16 +67,7 @@ def test_fix_starts_nothing_that_docker_host_would_not_use():
 
 @needs_root
 def test_an_engine_without_buildx(tmp_path):
-    # In a mount namespace of its own the folders with plugins are empty, packaged or not.
-    hide = 'for d in $FOLDERS; do [ ! -d $d ] || mount -t tmpfs none $d; done; exec "$@"'
-    doctor_command = [sys.executable, "-m", "builder", "doctor", "mainline-cpu", "--json"]
-    result = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", hide, "sh", *doctor_command],
-        env=os.environ | {"FOLDERS": " ".join(PLUGIN_FOLDERS), "DOCKER_CONFIG": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = without_buildx(tmp_path, "doctor", "mainline-cpu", "--json")
     checks = statuses(result)
     assert result.returncode == 1
     assert checks["docker engine"][0] == "ok"

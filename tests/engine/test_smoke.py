@@ -16,9 +16,10 @@ from docker import DockerClient
 from docker.errors import NotFound
 
 from builder import container
-from builder.container import COPY_BYTES, Launch
+from builder.container import Launch
 from builder.errors import EngineError, RefNotFoundError, UsageError
 from builder.model import Pins
+from builder.model_access import COPY_BYTES
 from builder.scripted_model import scripted_model
 from builder.smoke import SmokeReport, kv_of, smoke, to_json
 from tests.conftest import Recorder

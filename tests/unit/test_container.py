@@ -1,9 +1,9 @@
 import docker
 import pytest
 
-from builder import container
-from builder.container import COPY_BYTES, Access, FileStatus
+from builder import container, model_access
 from builder.errors import EngineError
+from builder.model_access import COPY_BYTES, Access, FileStatus
 
 BIG = COPY_BYTES + 1
 
@@ -22,7 +22,7 @@ BIG = COPY_BYTES + 1
     ],
 )
 def test_access(size: int, mode: int, *, remapped: bool, access: Access) -> None:
-    assert container.access_to(FileStatus(size, mode, 12, 34), remapped=remapped) == access
+    assert model_access.access_to(FileStatus(size, mode, 12, 34), remapped=remapped) == access
 
 
 @pytest.mark.parametrize(
