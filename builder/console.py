@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from builder.errors import BuilderError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.status import Status
+    from rich.progress import Progress
 
 _EVERY_S = 10.0
 
@@ -41,10 +40,15 @@ def progress() -> "Iterator[Terminal | Lines]":
         yield Lines()
         return
     from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, highlight=False)
-    with console.status("", spinner="line") as status:
-        yield Terminal(console, status)
+    columns = (
+        SpinnerColumn("line"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as live:
+        yield Terminal(live)
 
 
 class Lines:
@@ -72,34 +76,32 @@ class Lines:
 class Terminal:
     """The current step in a live line with its age; steps done stay above it."""
 
-    def __init__(self, console: "Console", status: "Status") -> None:
-        self._console = console
-        self._status = status
+    def __init__(self, live: "Progress") -> None:
+        self._live = live
+        self._task = live.add_task("")
         self._step = ""
         self._begun = time.monotonic()
 
     def step(self, text: str) -> None:
         if self._step:
-            self._print(f"  {self._step} ({clock(time.monotonic() - self._begun)})")
+            self._print(f"  {clock(time.monotonic() - self._begun)} {self._step}")
         self._step, self._begun = text, time.monotonic()
-        self._show("")
+        self._live.reset(self._task)
+        self._show(text)
 
     def detail(self, text: str) -> None:
-        self._show(text)
+        self._show(f"{self._step}: {text}")
 
     def warn(self, text: str) -> None:
         self._print(f"  warning: {text}")
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, overflow="ellipsis", no_wrap=True)
+        self._live.console.print(text, markup=False, overflow="ellipsis", no_wrap=True)
 
-    def _show(self, detail: str) -> None:
-        from rich.text import Text
-
-        age = clock(time.monotonic() - self._begun)
-        words = f"{age} {self._step}" + (f": {detail}" if detail else "")
-        room = max(20, self._console.width - 4)
-        self._status.update(Text(words[:room]))
+    def _show(self, text: str) -> None:
+        # One line, or the next refresh would leave the rest of it behind.
+        room = max(20, self._live.console.width - 12)
+        self._live.update(self._task, description=text[:room])
 
 
 def clock(seconds: float) -> str:
