@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _EVERY_S = 10.0
+_SHORT = 24
 
 
 def say(text: str) -> None:
@@ -90,7 +91,8 @@ class Terminal:
         self._show(text)
 
     def detail(self, text: str) -> None:
-        self._show(f"{self._step}: {text}")
+        name = self._step if len(self._step) <= _SHORT else f"{self._step[: _SHORT - 1]}…"
+        self._show(f"{name}: {text}")
 
     def warn(self, text: str) -> None:
         self._print(f"  warning: {text}")
