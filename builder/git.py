@@ -73,7 +73,8 @@ def resolve(remote: Remote, ref: str, progress: Progress) -> str:
             return names[name]
     if _SHORT.fullmatch(ref):
         return _expand(remote, ref, progress)
-    known = [name.removeprefix("refs/heads/").removeprefix("refs/tags/") for name in names]
+    shown = (name for name in names if not name.startswith("refs/pull/"))
+    known = [name.removeprefix("refs/heads/").removeprefix("refs/tags/") for name in shown]
     raise RefNotFoundError(
         f"{remote.url} has no branch, tag or commit {ref!r}",
         hint=suggestion(ref, known),

@@ -25,6 +25,8 @@ _FOLDER = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _OPTION = re.compile(r"[A-Z][A-Z0-9_]*")
 _UNSAFE = re.compile(r'["\\$`\x00-\x1f]')
 
+_LISTED = 20
+
 Problem = tuple[str, str]
 """A place ("variants.x.fork") and what is wrong there."""
 
@@ -33,7 +35,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """The question "did you mean …?" for a misspelt word, else all that is known."""
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    more = ", …" if len(names) > _LISTED else ""
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names[:_LISTED])}{more}"
 
 
 def problems(pins: Pins) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ def run(pins: Pins, results: Path, progress: Progress) -> tuple[Receipt, smoke.S
     receipt = build.build(pins, build.Request(VARIANT), results, progress)
     report = smoke.smoke(
         engine.connect(),
-        receipt.image_id,
+        receipt.image,
         kv=pins.variants[VARIANT].smoke_kv,
         progress=progress,
     )
