@@ -269,13 +269,15 @@ def docker_build(variant: str, **arguments: str) -> "subprocess.CompletedProcess
     )
 
 
+@pytest.fixture
+def bases(mainline_cpu_receipt) -> dict[str, str]:
+    """Base images that need no hub, as build arguments."""
+    found = mainline_cpu_receipt["bases"]
+    return {f"{base['role'].upper()}_IMAGE": base["reference"] for base in found}
+
+
 @tiny
-def test_a_rendered_file_builds_a_commit_alone(
-    engine, mainline_cpu_receipt, repository: Repository, tmp_path
-):
-    bases = {
-        f"{base['role'].upper()}_IMAGE": base["reference"] for base in mainline_cpu_receipt["bases"]
-    }
+def test_a_rendered_file_builds_a_commit_alone(engine, bases, repository: Repository, tmp_path):
     commit = repository.git("rev-parse", "HEAD~1")
     (tmp_path / "fork.git").symlink_to(repository.path / ".git")
     with http_git.serve(tmp_path, moved={}) as address:
@@ -291,8 +293,8 @@ def test_a_rendered_file_builds_a_commit_alone(
     assert output.decode().strip() == f"version: 2 ({commit[:9]}), answer 42"
 
 
-def test_an_unpinned_fork_alone_asks_for_its_commit():
-    made = docker_build("turbo-tan-cuda12-sm86")
+def test_an_unpinned_fork_alone_asks_for_its_commit(bases):
+    made = docker_build("turbo-tan-cuda12-sm86", **bases)
     assert made.returncode != 0
     assert "COMMIT_is_a_required_build_argument" in made.stderr
 
