@@ -1,12 +1,13 @@
 """From a pin to an image on the engine, with a receipt."""
 
+import hashlib
 import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from builder import base_images, buildx, engine, pins, receipt, render, source, tags
+from builder import base_images, buildx, engine, paths, pins, receipt, render, source, tags
 from builder.model import BaseImage, Pins, Receipt
 from builder.progress import Progress
 
@@ -43,12 +44,12 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
         name = tags.release(request.variant, tree.build_number, tree.commit, recipe.sha256)
         log = results / "build" / "logs" / f"{name}.log"
         with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as scratch:
-            context = Path(scratch)
-            (context / "Dockerfile").write_text(recipe.text, encoding="utf-8")
+            dockerfile = Path(scratch) / "Dockerfile"
+            dockerfile.write_text(recipe.text, encoding="utf-8")
             order = buildx.Order(
-                dockerfile=context / "Dockerfile",
+                dockerfile=dockerfile,
                 source=tree.path,
-                context=context,
+                context=context(tree.path),
                 tags=[
                     request.tag or tags.local(request.variant),
                     f"{tags.REPOSITORY}:{name}",
@@ -86,6 +87,17 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
     )
     receipt.write(made, results)
     return made
+
+
+def context(tree: Path) -> Path:
+    """The empty main context of builds from this tree.
+
+    BuildKit sends only what changed of a tree to builds whose main context has the same path.
+    """
+    key = hashlib.sha256(str(tree).encode()).hexdigest()[:8]
+    folder = paths.cache() / "context" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _arguments(url: str | None, tree: source.Tree, images: list[BaseImage]) -> dict[str, str]:

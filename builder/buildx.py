@@ -84,7 +84,7 @@ def build(order: Order, log: Path, progress: Progress) -> Built:
 
     Raises BuildFailedError with the first error, EngineError when BuildKit was not reached.
     """
-    id_file = order.context / "image-id"
+    id_file = order.dockerfile.with_name("image-id")
     log.parent.mkdir(parents=True, exist_ok=True)
     run = _Run()
     with (

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from builder import render
+from builder import build as builds
+from builder import buildx, render
 from tests import http_git
 from tests.conftest import ROOT, SAMPLES, Repository, builder, start_builder
 from tests.engine.conftest import without_buildx
@@ -254,6 +255,30 @@ def test_ctrl_c_ends_a_bootstrap_and_leaves_no_image(engine, tiny_pins, tmp_path
     assert interrupted("bootstrap turboquant-base", "--ref", "HEAD", "--pins", tiny_pins) == 130
     assert engine.images.list(all=True) == before
     assert not list(tmp_path.glob("mmdebstrap.*"))
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_a_rebuild_sends_only_what_changed_of_a_tree(tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "large").write_bytes(os.urandom(3_000_000))
+    first = sent(tmp_path, tree)
+    (tree / "small").write_bytes(os.urandom(1_000))
+    assert first > 3_000_000
+    assert sent(tmp_path, tree) < 100_000
+
+
+def sent(scratch: Path, tree: Path) -> int:
+    """The bytes of the tree that BuildKit was sent."""
+    dockerfile = scratch / "Dockerfile"
+    dockerfile.write_text("FROM scratch AS source\nFROM scratch\nCOPY --from=source / /\n")
+    context = builds.context(tree)
+    order = buildx.Order(dockerfile, tree, context, tags=[], arguments={}, labels={})
+    words = buildx.command(order, scratch / "id")
+    made = subprocess.run(words, capture_output=True, text=True, check=True)
+    events = buildx._events(iter(made.stderr.splitlines(keepends=True)))
+    statuses = [status for event in events for status in event.get("statuses") or []]
+    return max(s["current"] for s in statuses if s["id"] == "transferring source:")
 
 
 # --- a rendered file alone
