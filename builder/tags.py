@@ -8,11 +8,6 @@ def local(variant: str) -> str:
     return f"{REPOSITORY}:{variant}"
 
 
-def immutable(variant: str, build_number: int | None, commit: str, recipe_sha256: str) -> str:
-    """The tag of exactly this commit built by exactly this recipe."""
-    return f"{REPOSITORY}:{release(variant, build_number, commit, recipe_sha256)}"
-
-
 def release(variant: str, build_number: int | None, commit: str, recipe_sha256: str) -> str:
     """`<variant>-b<number>-<sha9>-r<recipe>`; an unknown build number is 0."""
     return f"{variant}-b{build_number or 0}-{commit[:9]}-r{recipe_sha256[:8]}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -143,8 +142,6 @@ class CleanMachine:
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
 def suite(request):
-    if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
-        pytest.skip("making a clean Debian needs root and mmdebstrap")
     return request.param
 
 
