@@ -108,6 +108,7 @@ def _values(
         "created": created(fork),
         "devel_packages": sorted(base.devel_packages),
         "runtime_packages": sorted(base.runtime_packages),
+        "compiler": base.compiler,
         "cuda": base.cuda,
         "architectures": variant.architectures,
         "kv_types": list(fork.kv_types),

@@ -77,6 +77,39 @@ def test_its_labels_are_those_of_an_oci_image(engine, mainline_cpu_image):
     assert {name.removeprefix(prefix) for name in labels if name.startswith(prefix)} >= names
 
 
-def test_its_entrypoint_is_the_server_itself(engine, mainline_cpu_image):
+def test_its_entrypoint_is_the_server_under_an_init(engine, mainline_cpu_image):
     config = engine.images.get(mainline_cpu_image).attrs["Config"]
-    assert config["Entrypoint"] == ["/opt/llama/llama-server"]
+    assert config["Entrypoint"] == ["/opt/llama/init", "/opt/llama/llama-server"]
+
+
+def under_init(engine: DockerClient, image: str, script: str) -> Container:
+    """A shell script where the server would be."""
+    command = ["/opt/llama/init", "/bin/bash", "-c", script]
+    return engine.containers.run(image, entrypoint=command, detach=True)
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -SEGV $$", 139)])
+def test_the_init_ends_as_the_server_did(engine, mainline_cpu_image, script, code):
+    container = under_init(engine, mainline_cpu_image, script)
+    assert container.wait()["StatusCode"] == code
+    container.remove()
+
+
+def test_the_init_kills_a_server_that_does_not_stop_and_says_143(engine, mainline_cpu_image):
+    container = under_init(
+        engine, mainline_cpu_image, "trap '' TERM; echo deaf; sleep 60 & wait; sleep 60"
+    )
+    while b"deaf" not in container.logs():
+        pass
+    started = time.monotonic()
+    container.kill("SIGTERM")
+    assert container.wait()["StatusCode"] == 143
+    assert 2 < time.monotonic() - started < 5
+    container.remove()
+
+
+def test_the_init_survives_orphans(engine, mainline_cpu_image):
+    # The inner shell ends at once; its child becomes the init's, and ends first.
+    container = under_init(engine, mainline_cpu_image, "(sleep 0.1 &); sleep 0.5; exit 5")
+    assert container.wait()["StatusCode"] == 5
+    container.remove()

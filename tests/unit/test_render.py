@@ -299,7 +299,7 @@ def test_the_runtime_packages_are_installed(name, package):
     [
         "ENV LLAMA_ARG_HOST=0.0.0.0",
         "USER 10001:10001",
-        'ENTRYPOINT ["/opt/llama/llama-server"]',
+        'ENTRYPOINT ["/opt/llama/init", "/opt/llama/llama-server"]',
     ],
 )
 def test_every_image_says_how_it_runs(name, line):
