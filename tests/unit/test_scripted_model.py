@@ -1,5 +1,6 @@
 import hashlib
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -10,7 +11,8 @@ from builder import scripted_model as model
 from builder.errors import BuilderError
 
 # Of the whole file. If this changes, caches and bands measured with the old model are void.
-KNOWN = "d5f678a8f3f33866003022e5c7741bcf0aa5a4c5756d741052ae1ac4bd63a76e"
+KNOWN = "99c6bdbdb1a4e309d9dc399345d5e5c472bbf5fe11334d1b532c18545df77787"
+KNOWN_SWA = "237f5c4bb46305d9378f46d808549fa9101fb2db1aaf1c456d28f2346be1315b"
 
 
 @pytest.fixture(scope="module")
@@ -19,34 +21,82 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reader(path: Path) -> gguf.GGUFReader:
-    return gguf.GGUFReader(path)
+def swa_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.scripted_model(tmp_path_factory.mktemp("models"), "scripted-swa")
 
 
-def test_bytes_are_the_known_ones(tmp_path: Path) -> None:
-    model.write_model(tmp_path / "fresh.gguf")
-    assert hashlib.sha256((tmp_path / "fresh.gguf").read_bytes()).hexdigest() == KNOWN
+@pytest.fixture(scope="module")
+def swa_reader(swa_path: Path) -> gguf.GGUFReader:
+    return gguf.GGUFReader(swa_path)
 
 
-def test_name_tells_the_content(path: Path) -> None:
+@pytest.fixture(scope="module", params=model.MODELS)
+def reader(request: pytest.FixtureRequest, path: Path, swa_path: Path) -> gguf.GGUFReader:
+    return gguf.GGUFReader({"scripted": path, "scripted-swa": swa_path}[request.param])
+
+
+@pytest.mark.parametrize(
+    ("write", "known"), [(model.write_model, KNOWN), (model.write_swa_model, KNOWN_SWA)]
+)
+def test_bytes_are_the_known_ones(
+    tmp_path: Path, write: Callable[[Path], None], known: str
+) -> None:
+    write(tmp_path / "fresh.gguf")
+    assert hashlib.sha256((tmp_path / "fresh.gguf").read_bytes()).hexdigest() == known
+
+
+def test_name_tells_the_content(path: Path, swa_path: Path) -> None:
     assert path.name == f"scripted-{KNOWN[:16]}.gguf"
+    assert swa_path.name == f"scripted-swa-{KNOWN_SWA[:16]}.gguf"
 
 
-def test_small_and_of_the_shape_that_forks_quantize(path: Path, reader: gguf.GGUFReader) -> None:
+def test_small_and_of_the_shape_that_forks_quantize(path: Path) -> None:
     assert path.stat().st_size < 25_000_000
-    value = {
-        name: reader.fields[f"llama.{name}"].contents()
-        for name in ("block_count", "attention.key_length", "context_length")
-    }
+    value = shape(gguf.GGUFReader(path), "llama")
     assert value["block_count"] >= 8
     assert value["attention.key_length"] == 128
     assert value["context_length"] >= 32768
 
 
+def test_small_and_of_a_shape_that_forks_treat_apart(
+    swa_path: Path, swa_reader: gguf.GGUFReader
+) -> None:
+    assert swa_path.stat().st_size < 25_000_000
+    value = shape(swa_reader, "gemma3")
+    # gemma3's last layer of each six sees all: both kinds are there.
+    assert value["block_count"] == 6
+    # Shorter than a slot of the smoke, so that its prompts leave the window.
+    assert value["attention.sliding_window"] < 2048
+    assert value["attention.key_length"] == 256
+    assert value["attention.head_count"] / value["attention.head_count_kv"] >= 6
+    assert value["context_length"] >= 32768
+
+
+def shape(reader: gguf.GGUFReader, arch: str) -> dict[str, int]:
+    """The sizes in the header, without the arch's name before them."""
+    prefix = f"{arch}."
+    return {
+        name.removeprefix(prefix): field.contents()
+        for name, field in reader.fields.items()
+        if name.startswith(prefix)
+    }
+
+
 def test_no_layer_writes_where_the_script_is(reader: gguf.GGUFReader) -> None:
+    layers = int(reader.tensors[-1].name.split(".")[1]) + 1
     writers = [t for t in reader.tensors if "attn_output" in t.name or "ffn_down" in t.name]
-    assert len(writers) == 2 * model.LAYERS
+    assert len(writers) == 2 * layers
     for tensor in writers:
+        assert not tensor.data[: model.SCRIPT_DIMS].any(), tensor.name
+        assert tensor.data[model.SCRIPT_DIMS :].all(), tensor.name
+
+
+def test_no_norm_of_what_a_layer_adds_writes_where_the_script_is(
+    swa_reader: gguf.GGUFReader,
+) -> None:
+    norms = [tensor for tensor in swa_reader.tensors if ".post_" in tensor.name]
+    assert len(norms) == 2 * model.SWA_LAYERS
+    for tensor in norms:
         assert not tensor.data[: model.SCRIPT_DIMS].any(), tensor.name
         assert tensor.data[model.SCRIPT_DIMS :].all(), tensor.name
 
@@ -54,7 +104,9 @@ def test_no_layer_writes_where_the_script_is(reader: gguf.GGUFReader) -> None:
 def test_script_leads_each_token_to_its_follower(reader: gguf.GGUFReader) -> None:
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
     data = {tensor.name: tensor.data.astype(np.float64) for tensor in reader.tensors}
-    embedding, output = data["token_embd.weight"], data["output.weight"]
+    output, embedding = data["output.weight"], data["token_embd.weight"]
+    # A token is its direction: gemma3 multiplies every embedding by the same number.
+    embedding = embedding / np.abs(embedding).max() * model.SCRIPT_INPUT
     for before, after in model.SCRIPT:
         # Only the script's dimensions: the others also hold what the layers add.
         ahead = (
