@@ -61,10 +61,10 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
             )
             built = buildx.build(order, log, progress)
     image = client.images.get(built.image_id)
-    compressed = receipt.compressed_size(results, str(image.id))
-    if compressed is None:
+    earlier = receipt.of_image(results, str(image.id))
+    if earlier is None:
         progress.step("measure the compressed size")
-        compressed = engine.compressed_size(image)
+    compressed = earlier.compressed_bytes if earlier else engine.compressed_size(image)
     made = Receipt(
         variant=request.variant,
         fork=variant.fork,

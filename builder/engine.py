@@ -1,11 +1,13 @@
 """The Docker engine, through its API: is it there, and what does it hold."""
 
+import contextlib
 import shutil
+import tarfile
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from builder.errors import EngineError
+from builder.errors import BuilderError, EngineError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -65,3 +67,19 @@ def first_line(error: BaseException) -> str:
     """The first line of an exception's text, or its type's name."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def engine_errors(to_do: str) -> Iterator[None]:
+    """What the SDK raises becomes an EngineError that says what the engine was asked for."""
+    import requests
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except BuilderError:
+        raise
+    except (DockerException, requests.RequestException, tarfile.TarError) as error:
+        raise EngineError(
+            f"the engine did not {to_do}", why=first_line(error), hint="`builder doctor`"
+        ) from error

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from builder.model import Receipt
@@ -29,18 +28,16 @@ def write(receipt: Receipt, results: Path) -> Path:
     return path
 
 
-def compressed_size(results: Path, image_id: str) -> int | None:
-    """The compressed size that an earlier receipt measured for the same image, in bytes."""
-    for text in _newest_first(results):
-        try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if found.get("image_id") == image_id:
-            return int(found["compressed_bytes"])
-    return None
+def of_image(results: Path, image_id: str) -> Receipt | None:
+    """The newest receipt of this very image; one of another schema is none."""
+    from pydantic import TypeAdapter, ValidationError
 
-
-def _newest_first(results: Path) -> Iterator[str]:
+    adapter = TypeAdapter(Receipt)
     for path in sorted(folder(results).glob("*.json"), reverse=True):
-        yield path.read_text(encoding="utf-8")
+        try:
+            found = adapter.validate_json(path.read_bytes())
+        except (ValidationError, OSError):
+            continue
+        if found.image_id == image_id:
+            return found
+    return None

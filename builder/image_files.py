@@ -1,0 +1,265 @@
+"""An image read through the engine: its configuration, its layers' files, what its server prints.
+
+Layers are read as one stream, the way `docker save` sends them: only so are files seen that a
+later layer hides. Nothing is unpacked to disk but ELF files too large to hold.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import posixpath
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from builder import elf, engine, signals
+from builder.container import LABEL, gpu_requests
+from builder.errors import EngineError
+from builder.image_tree import File, Layer
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+    from docker.models.images import Image
+
+KEPT = ("/etc/ld.so.cache", "/etc/passwd")
+"""The files whose content is kept as it is."""
+
+_CHUNK = 1024 * 1024
+_WINDOW = 256 * 1024  # fits the processor's cache: many searches of it cost one read of memory
+_OVERLAP = 1024
+_IN_MEMORY = 512 * 1024 * 1024
+_ENDS_S = 30
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+_CAPABILITY = "SCHILY.xattr.security.capability"
+
+Scan = Callable[[bytes], frozenset[str]]
+"""Finds what must not be in a window of a file's content; a hit is no longer than a kilobyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How the image wants to be run. `user` is empty for the default, root.
+
+    `healthcheck` is as the image has it (["CMD", …]), `environment` NAME=value, `history` the
+    commands that made the layers.
+    """
+
+    user: str = ""
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    healthcheck: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What a container printed, both streams, and its exit code; None when it did not end."""
+
+    text: str
+    exit_code: int | None
+
+
+def config(image: "Image") -> Config:
+    """The image's configuration and history.
+
+    Raises EngineError.
+    """
+    with engine.engine_errors("show the image's history"):
+        history = image.history()
+    found = image.attrs["Config"]
+    return Config(
+        user=found.get("User") or "",
+        entrypoint=tuple(found.get("Entrypoint") or ()),
+        command=tuple(found.get("Cmd") or ()),
+        environment=tuple(found.get("Env") or ()),
+        labels=found.get("Labels") or {},
+        healthcheck=tuple((found.get("Healthcheck") or {}).get("Test") or ()),
+        history=tuple(str(one["CreatedBy"]) for one in reversed(history)),
+    )
+
+
+def layers(image: "Image", *, scan: Scan, deep: Callable[[str], bool]) -> tuple[Layer, ...]:
+    """The image's layers, lowest first.
+
+    `scan` sees all content; `deep` says of which ELF files machine and device code are read.
+    Raises EngineError.
+    """
+    found: dict[str, Layer] = {}
+    order: list[str] | None = None
+    with engine.engine_errors("send the image"):
+        stream = io.BufferedReader(_Stream(image.save(chunk_size=_CHUNK)), _CHUNK)
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isfile() else None
+                if content is None:
+                    continue
+                if member.name == "manifest.json":
+                    order = json.load(content)[0]["Layers"]
+                elif layer := _layer(content, scan, deep):
+                    found[member.name] = layer
+    if order is None or not set(order) <= set(found):
+        raise EngineError("the engine sent an image whose layers cannot be read")
+    return tuple(found[name] for name in order)
+
+
+class _Stream(io.RawIOBase):
+    """The engine's chunks as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: object) -> int:
+        view = memoryview(target)  # type: ignore[arg-type]
+        if not self._left:
+            self._left = memoryview(next(self._chunks, b""))
+        size = min(len(view), len(self._left))
+        view[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+
+def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer | None:
+    """The layer in this file of the archive; None when it is none: the others are JSON."""
+    files: dict[str, File] = {}
+    removed, emptied = set(), set()
+    try:
+        # A store may hand out its layers compressed.
+        archive = tarfile.open(fileobj=content, mode="r|*", bufsize=_CHUNK)  # noqa: SIM115
+    except tarfile.ReadError:
+        return None
+    with archive:
+        for member in archive:
+            path = posixpath.normpath(f"/{member.name}")
+            folder, name = posixpath.split(path)
+            if name == _OPAQUE:
+                emptied.add(folder)
+            elif name.startswith(_WHITEOUT):
+                removed.add(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
+            elif member.islnk():
+                # A second name, in the same layer, of a file that came before.
+                first = files[posixpath.normpath(f"/{member.linkname}")]
+                files[path] = dataclasses.replace(first, path=path, size=0)
+            else:
+                files[path] = _file(archive, member, path, scan, deep)
+    return Layer(tuple(files.values()), frozenset(removed), frozenset(emptied))
+
+
+def _file(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    path: str,
+    scan: Scan,
+    deep: Callable[[str], bool],
+) -> File:
+    mode = member.mode & 0o7777
+    if member.isdir():
+        return File(path, "folder", mode)
+    if member.issym():
+        return File(path, "link", mode, target=member.linkname)
+    content = archive.extractfile(member) if member.isfile() else None
+    if content is None:
+        return File(path, "device", mode)
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
+        head, secrets = _read(content, scan, copy, keep=path in KEPT)
+        found = None
+        if head.startswith(elf.MAGIC):
+            copy.seek(0)
+            found = elf.read(copy, deep=deep(path))  # type: ignore[arg-type]
+        copy.seek(0)
+        return File(
+            path,
+            "file",
+            mode,
+            size=member.size,
+            capability=_CAPABILITY in member.pax_headers,
+            script=head.startswith(b"#!"),
+            secrets=secrets,
+            elf=found,
+            text=copy.read() if path in KEPT else None,
+        )
+
+
+def _read(
+    content: IO[bytes], scan: Scan, copy: IO[bytes], *, keep: bool
+) -> tuple[bytes, frozenset[str]]:
+    """The file's beginning, and what `scan` found in all of it; ELF files are copied."""
+    head, before = b"", b""
+    found: frozenset[str] = frozenset()
+    while chunk := content.read(_WINDOW):
+        head = head or chunk
+        # What begins at the end of one chunk is whole in the next window.
+        found |= scan(before + chunk)
+        before = chunk[-_OVERLAP:]
+        if keep or head.startswith(elf.MAGIC):
+            copy.write(chunk)
+    return head, found
+
+
+@contextlib.contextmanager
+def started(client: "DockerClient", image_id: str, argument: str) -> "Iterator[Started]":
+    """A container of the image with this one argument, without network; removed at the end.
+
+    It runs while other things are done. Raises EngineError when it cannot be created.
+    """
+    handle = None
+    try:
+        # An interrupted call may leave a container that nobody knows of: it has to come back.
+        with signals.held(), engine.engine_errors("create a container"):
+            handle = client.containers.create(
+                image_id,
+                command=[argument],
+                labels={LABEL: "builder"},
+                network_mode="none",
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                device_requests=gpu_requests(client.info()),
+            )
+        yield Started(handle, _start(handle))
+    finally:
+        if handle is not None:
+            with signals.held(), engine.engine_errors("remove a container"):
+                handle.remove(force=True, v=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A container on its way to an end. `refused` is why the engine did not start it."""
+
+    _handle: "Container"
+    refused: str | None
+
+    def printed(self) -> Printed:
+        """All that it printed, once it ended; a container that does not end is left alone."""
+        import requests
+
+        if self.refused is not None:
+            return Printed(self.refused, None)
+        with engine.engine_errors("run a container"):
+            try:
+                code = int(self._handle.wait(timeout=_ENDS_S)["StatusCode"])
+            except (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
+                return Printed(f"it did not end in {_ENDS_S} s", None)
+            return Printed(self._handle.logs().decode(errors="replace"), code)
+
+
+def _start(handle: "Container") -> str | None:
+    """Start it; the engine's words when it refuses: an entrypoint that is not there, say."""
+    from docker.errors import APIError
+
+    with engine.engine_errors("start a container"):
+        try:
+            handle.start()
+        except APIError as error:
+            return engine.first_line(error)
+    return None

@@ -1,0 +1,1 @@
+"""The rules of an audit: each a pure function over what was read of an image."""

@@ -1,0 +1,94 @@
+"""How the image is started, as whom, and whether anybody notices when it is not well."""
+
+import itertools
+import posixpath
+
+from builder.image_tree import File
+from builder.probe.finding import Finding
+from builder.rule.subject import Subject, verdict_on
+
+USER = "user"
+ENTRYPOINT = "entrypoint"
+HEALTHCHECK = "healthcheck"
+
+_INITS = ("init", "tini", "tini-static", "dumb-init", "docker-init", "catatonit")
+_SERVER = "llama-server"
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def user(subject: Subject) -> Finding:
+    """Whether the image runs as somebody other than root."""
+    name = subject.config.user.partition(":")[0]
+    number = name if name.isdecimal() else _number(subject, name)
+    faults = []
+    if not name or (number is not None and int(number) == 0):
+        faults = [f"it is root ({subject.config.user or 'no USER'})"]
+    elif number is None:
+        faults = [f"the image knows no user {name}"]
+    return verdict_on(
+        USER, faults, expected="a user other than root", good=f"{subject.config.user}"
+    )
+
+
+def entrypoint(subject: Subject) -> Finding:
+    """Whether PID 1 is the server itself or an init: a shell passes no signal on."""
+    return verdict_on(
+        ENTRYPOINT,
+        [fault] if (fault := _entrypoint_fault(subject)) else [],
+        expected="the server as PID 1, or an init that starts it: no shell, no script",
+        good=" ".join(subject.config.entrypoint),
+    )
+
+
+def healthcheck(subject: Subject) -> Finding:
+    """Whether there is a HEALTHCHECK, and what it runs is in the image."""
+    test = subject.config.healthcheck
+    faults = []
+    if not test or test[0] == "NONE":
+        faults = ["none"]
+    elif test[0] == "CMD" and (len(test) == 1 or program(subject, test[1]) is None):
+        faults = [f"{' '.join(test[1:])} is not in the image"]
+    return verdict_on(HEALTHCHECK, faults, expected="a HEALTHCHECK", good=" ".join(test[1:])[:100])
+
+
+def program(subject: Subject, name: str) -> File | None:
+    """The file that this word of a command runs; None when there is none."""
+    if "/" in name:
+        return subject.tree.resolve(name)
+    environment = dict(one.partition("=")[::2] for one in subject.config.environment)
+    folders = environment.get("PATH", _DEFAULT_PATH).split(":")
+    found = (subject.tree.resolve(posixpath.join(folder, name)) for folder in folders if folder)
+    return next((file for file in found if file is not None), None)
+
+
+def _number(subject: Subject, name: str) -> str | None:
+    """The user's number in the image's /etc/passwd."""
+    passwd = subject.tree.resolve("/etc/passwd")
+    text = (passwd.text if passwd else None) or b""
+    rows = [line.split(":") for line in text.decode(errors="replace").splitlines()]
+    return next((row[2] for row in rows if row[0] == name and len(row) > 2), None)  # noqa: PLR2004
+
+
+def _after_flags(words: list[str]) -> list[str]:
+    """What an init starts: the words after its own flags."""
+    if "--" in words:
+        return words[words.index("--") + 1 :]
+    return list(itertools.dropwhile(lambda word: word.startswith("-"), words))
+
+
+def _entrypoint_fault(subject: Subject) -> str | None:
+    words = list(subject.config.entrypoint or subject.config.command)
+    shown = " ".join(words)
+    if not words:
+        return "none"
+    if posixpath.basename(words[0]) in _INITS:
+        if program(subject, words[0]) is None:
+            return f"{words[0]} is not in the image"
+        words = _after_flags(words[1:])
+    found = program(subject, words[0]) if words else None
+    if found is None:
+        return f"{words[0]} is not in the image" if words else f"{shown} starts nothing"
+    if found.elf is None:
+        return f"{words[0]} is a script" if found.script else f"{words[0]} is no program"
+    is_server = posixpath.basename(found.path) == _SERVER
+    return None if is_server else f"{words[0]} is not {_SERVER}: {shown}"

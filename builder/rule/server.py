@@ -1,0 +1,72 @@
+"""What the server says of itself, without a model."""
+
+import re
+
+from builder.image_files import Printed
+from builder.model import MAINLINE_KV_TYPES
+from builder.probe.finding import Finding
+from builder.rule.labels import REVISION
+from builder.rule.subject import Subject, unproven, verdict_on
+
+KV_TYPES = "kv_types"
+VERSION = "version"
+
+_VALUES = re.compile(r"--cache-type-([kv]) .*?allowed values:(.*?)\n\s*\(", re.DOTALL)
+_COMMIT = re.compile(r"^version: .*\b([0-9a-f]{7,40})\)", re.MULTILINE)
+_NO_DRIVER = re.compile(r"lib(cuda|nvidia-[\w-]+)\.so[.\d]*: cannot open shared object file")
+_SHOWN = 160
+
+
+def kv_types(subject: Subject) -> Finding:
+    """Whether `--help` lists the variant's KV types, for K and for V."""
+    expected = "--help lists the variant's KV types"
+    if isinstance(subject.pinned, str):
+        return unproven(KV_TYPES, expected, subject.pinned)
+    if finding := _silent(KV_TYPES, expected, "--help", subject.help):
+        return finding
+    wanted = [*subject.pinned.fork.kv_types, *MAINLINE_KV_TYPES]
+    expected = f"--help lists {', '.join(wanted)}"
+    listed = offered(subject.help.text)
+    faults = [
+        f"-ct{half} does not offer {name}"
+        for half in ("k", "v")
+        for name in wanted
+        if name not in listed.get(half, ())
+    ]
+    return verdict_on(KV_TYPES, faults, expected=expected, good=", ".join(listed.get("k", ())))
+
+
+def offered(text: str) -> dict[str, list[str]]:
+    """The KV types that a `--help` offers, for "k" and "v"."""
+    return {half: re.split(r"[\s,]+", values.strip()) for half, values in _VALUES.findall(text)}
+
+
+def version(subject: Subject) -> Finding:
+    """Whether `--version` names the commit of the label."""
+    revision = subject.config.labels.get(REVISION, "")
+    expected = f"--version names commit {revision[:9]}" if revision else "--version names a commit"
+    if finding := _silent(VERSION, expected, "--version", subject.version):
+        return finding
+    found = _COMMIT.search(subject.version.text)
+    said = found[1] if found else None
+    if said is not None and not revision:
+        return unproven(VERSION, expected, f"it names {said}, and no label does")
+    same = said is not None and (revision.startswith(said) or said.startswith(revision))
+    faults = [] if same else [f"it names {said or 'none'}: {_shown(subject.version.text)}"]
+    return verdict_on(VERSION, faults, expected=expected, good=f"it names {said}")
+
+
+def _silent(rule: str, expected: str, argument: str, printed: Printed) -> Finding | None:
+    """The finding on a server that did not print what was asked for; None when it did."""
+    if printed.exit_code == 0:
+        return None
+    if _NO_DRIVER.search(printed.text):
+        return unproven(rule, expected, "the server starts only beside an NVIDIA driver")
+    how = "does not start" if printed.exit_code is None else f"exits {printed.exit_code}"
+    return Finding(rule, "fail", expected, f"{argument} {how}: {_shown(printed.text)}")
+
+
+def _shown(text: str) -> str:
+    """The last line, cut short."""
+    lines = text.strip().splitlines() or ["it prints nothing"]
+    return lines[-1][:_SHOWN]

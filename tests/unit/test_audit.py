@@ -1,0 +1,669 @@
+"""Each rule of the audit on a made-up image with one change."""
+
+import dataclasses
+import datetime
+
+import pytest
+
+from builder import audit, image_tree, pins
+from builder.elf import Elf
+from builder.errors import PinsError
+from builder.fatbin import Code
+from builder.image_files import Printed
+from builder.image_tree import File, Layer
+from builder.model import BaseImage, Receipt
+from builder.rule.contents import leftovers, permissions, stub
+from builder.rule.cpu_baseline import cpu_baseline
+from builder.rule.device_code import device_code
+from builder.rule.labels import labels
+from builder.rule.launch import entrypoint, healthcheck, user
+from builder.rule.linking import libgomp, needs, runpath
+from builder.rule.secret import kinds, secrets
+from builder.rule.server import kv_types, offered, version
+from builder.rule.size import size
+from tests import subjects
+from tests.conftest import ROOT
+from tests.subjects import CPU, MACHINE, SERVER, with_config, with_elf, with_files
+
+REVISION = "org.opencontainers.image.revision"
+CREATED = "org.opencontainers.image.created"
+SOURCE = "org.opencontainers.image.source"
+CLAIMED = "io.github.turboquant-builder.commit-claimed"
+RECIPE = "io.github.turboquant-builder.dockerfile-sha256"
+OF_BUILDER = {CLAIMED, RECIPE, "io.github.turboquant-builder.base-origin"}
+
+SM_86, SM_80, SM_75 = Code("sass", 86), Code("sass", 80), Code("sass", 75)
+PTX_80 = Code("ptx", 80)
+
+# None of them opens anything: made here, of the shape that each service gives out.
+LETTERS = "Ab3dE6gH1jK4mN7pQ0sT9vW2yZ5aC8eF1hJ4kL7n"
+TOKENS = {
+    "an AWS access key": "AKIA" + "Q3EGTS7HZ2WJ5NPX",
+    "a GitHub token": "ghp_" + LETTERS[:36],
+    "a GitHub workflow's token": "ghs_" + LETTERS[:36],
+    "a GitHub fine-grained token": "github_pat_" + LETTERS[:22] + "_" + (LETTERS * 2)[:59],
+    "a Hugging Face token": "hf_" + LETTERS[:34],
+    "an API key": "sk-proj-" + LETTERS,
+    "a private key": "-----BEGIN " + "PRIVATE KEY-----\n" + LETTERS * 4 + "\n",
+}
+
+
+@pytest.fixture
+def good(real_pins):
+    return subjects.good(real_pins)
+
+
+@pytest.fixture
+def cuda(good, real_pins):
+    """A function that makes the image one of a CUDA variant whose units hold this code."""
+
+    def make(*units, architectures=("86",)):
+        variant = subjects.pinned(
+            real_pins, "mainline-cuda12-sm86", architectures=list(architectures)
+        )
+        file = File("/opt/llama/libggml-cuda.so", "file", elf=Elf(MACHINE, units=units))
+        return with_files(dataclasses.replace(good, pinned=variant), file)
+
+    return make
+
+
+def outcome(finding):
+    return finding.status, finding.observed
+
+
+@pytest.mark.parametrize("rule", audit.RULES, ids=lambda rule: rule.__name__)
+def test_no_rule_finds_fault_with_a_good_image(good, rule):
+    finding = rule(good)
+
+    assert (finding.probe, finding.status) == (rule.__name__, "pass"), finding.observed
+
+
+class TestNeeds:
+    def test_a_library_that_is_gone_is_named_with_who_needs_it(self, good):
+        assert outcome(needs(with_files(good, removed=(CPU.path,)))) == (
+            "fail",
+            "libggml-cpu.so is not there, needed by /opt/llama/llama-server",
+        )
+
+    def test_a_link_that_leads_nowhere_is_no_library(self, good):
+        link = File(CPU.path, "link", target="libggml-cpu.so.0")
+        assert needs(with_files(good, link)).status == "fail"
+
+    def test_a_library_of_another_machine_is_no_library(self, good):
+        assert needs(with_elf(good, CPU, machine="EM_386/32")).status == "fail"
+
+    @pytest.mark.parametrize("name", ["libcuda.so.1", "libnvidia-ml.so.1"])
+    def test_the_drivers_own_need_not_be_there(self, good, name):
+        assert needs(with_elf(good, SERVER, needed=(name,))).status == "pass"
+
+    def test_cublas_must_be_there(self, good):
+        assert needs(with_elf(good, SERVER, needed=("libcublas.so.12",))).status == "fail"
+
+    def test_a_loader_that_is_gone_is_a_need(self, good):
+        assert "ld-linux" in needs(with_files(good, removed=("/usr/lib64",))).observed
+
+    def test_a_folder_outside_the_loaders_own_is_not_looked_in(self, good):
+        assert needs(with_elf(good, SERVER, search=())).status == "fail"
+
+    def test_what_ldconfig_wrote_down_is_found(self, good):
+        cache = File("/etc/ld.so.cache", "file", text=ld_so_cache({"libggml-cpu.so": CPU.path}))
+        bare = with_elf(good, SERVER, search=())
+        assert needs(with_files(bare, cache)).status == "pass"
+
+    def test_what_ldconfig_wrote_down_and_is_gone_is_not_found(self, good):
+        cache = File("/etc/ld.so.cache", "file", text=ld_so_cache({"libggml-cpu.so": "/gone.so"}))
+        bare = with_elf(good, SERVER, search=())
+        assert needs(with_files(bare, cache)).status == "fail"
+
+    def test_ld_library_path_of_the_image_is_looked_in(self, good):
+        bare = with_elf(good, SERVER, search=())
+        assert needs(with_config(bare, environment=("LD_LIBRARY_PATH=/opt/llama",))).status == (
+            "pass"
+        )
+
+    def test_openmp_is_left_to_its_own_rule(self, good):
+        gone = with_files(good, removed=("/usr/lib/x86_64-linux-gnu/libgomp.so.1",))
+        assert (needs(gone).status, libgomp(gone).status) == ("pass", "fail")
+
+    def test_a_file_that_cannot_be_read_leaves_it_unproven(self, good):
+        broken = with_elf(good, CPU, problem="Magic number does not match")
+        assert needs(broken).status == "unproven"
+
+
+def ld_so_cache(paths):
+    """/etc/ld.so.cache as glibc's ldconfig writes it."""
+    strings, entries = b"", b""
+    start = 48 + 24 * len(paths)
+    for name, path in paths.items():
+        at = start + len(strings)
+        strings += name.encode() + b"\0" + path.encode() + b"\0"
+        numbers = (0x0303, at, at + len(name) + 1, 0)
+        entries += b"".join(n.to_bytes(4, "little") for n in numbers) + bytes(8)
+    head = b"glibc-ld.so.cache1.1" + len(paths).to_bytes(4, "little")
+    return head + len(strings).to_bytes(4, "little") + bytes(20) + entries + strings
+
+
+@pytest.mark.parametrize("folder", ["/src/build/bin", "", "build/bin", "$ORIGIN/../lib"])
+def test_runpath_that_leads_out_of_the_image(good, folder):
+    assert runpath(with_elf(good, SERVER, search=("$ORIGIN", folder))).status == "fail"
+
+
+@pytest.mark.parametrize("folder", ["/opt/llama", "$ORIGIN", "${ORIGIN}/../llama"])
+def test_runpath_inside_the_image(good, folder):
+    assert runpath(with_elf(good, SERVER, search=(folder,))).status == "pass"
+
+
+def test_no_openmp_is_needed_where_nothing_needs_it(good):
+    assert outcome(libgomp(with_elf(good, CPU, needed=()))) == ("pass", "nothing needs it")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/usr/lib/libcuda.so", "/opt/llama/libcuda.so.1", "/usr/local/cuda/lib64/stubs/libcublas.so"],
+)
+def test_a_stub_left_in(good, path):
+    assert outcome(stub(with_files(good, File(path, "file")))) == ("fail", path)
+
+
+def test_the_cuda_runtime_is_no_stub(good):
+    assert stub(with_files(good, File("/opt/llama/libcudart.so.12", "file"))).status == "pass"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/usr/bin/gcc",
+        "/usr/bin/x86_64-linux-gnu-g++-14",
+        "/usr/local/cuda/bin/nvcc",
+        "/usr/libexec/gcc/x86_64-linux-gnu/14/cc1plus",
+        "/var/lib/apt/lists/deb.debian.org_debian_dists_trixie_InRelease",
+        "/var/cache/apt/archives/tini_0.19.deb",
+        "/build/bin/llama-server",
+        "/home/llama/x/CMakeCache.txt",
+        "/srv/ggml-cuda.cu",
+    ],
+)
+def test_a_leftover_of_the_build(good, path):
+    assert path in leftovers(with_files(good, File(path, "file"))).observed
+
+
+@pytest.mark.parametrize(
+    "path", ["/var/lib/apt/lists/lock", "/usr/bin/ld.so", "/usr/share/gcc/python", "/usr/src/notes"]
+)
+def test_what_a_base_image_has_is_no_leftover(good, path):
+    assert leftovers(with_files(good, File(path, "file"))).status == "pass"
+
+
+def test_a_leftover_that_a_later_layer_removed_is_none(good):
+    compiler = with_files(good, File("/usr/bin/gcc", "file"))
+    assert leftovers(with_files(compiler, removed=("/usr/bin/gcc",))).status == "pass"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        File("/models", "folder", 0o777),
+        File("/opt/llama/x", "file", 0o666),
+        File("/usr/bin/setuid", "file", 0o4755),
+        File("/usr/bin/setgid", "file", 0o2755),
+        File("/usr/bin/capable", "file", 0o755, capability=True),
+    ],
+    ids=lambda file: file.path,
+)
+def test_a_path_that_gives_rights_away(good, file):
+    assert file.path in permissions(with_files(good, file)).observed
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        File("/scratch", "folder", 0o1777),
+        File("/dev/zero", "device", 0o666),
+        File("/usr/bin/link", "link", 0o777, target="su"),
+        File("/usr/bin/su", "file", 0o4755),
+        File("/var/mail", "folder", 0o2775),
+    ],
+    ids=["sticky", "a device", "a link", "the base's own, upgraded", "a folder's group"],
+)
+def test_a_path_that_gives_no_rights_away(good, file):
+    assert permissions(with_files(good, file)).status == "pass"
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("kind", TOKENS)
+    def test_a_token_in_bytes_is_known_by_its_kind(self, kind):
+        assert kinds(b"\0KEY=" + TOKENS[kind].encode() + b"\0") == {kind}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "-----BEGIN PRIVATE KEY-----\0-----END PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----\n",
+            "sk-a-model-of-version-2-without-capitals",
+            "hf_model_name_that_is_long_but_a_name",
+            "task-1A" + LETTERS,
+            "sk-learn-is-not-a-key-but-words",
+            "xAKIAQ3EGTS7HZ2WJ5NPX",
+            "ghp_short",
+        ],
+    )
+    def test_what_only_looks_like_one_is_none(self, text):
+        assert kinds(text.encode()) == frozenset()
+
+    def test_one_in_a_file_is_found_and_not_told(self, good):
+        file = File("/etc/app.conf", "file", secrets=frozenset({"a GitHub token"}))
+        assert outcome(secrets(with_files(good, file))) == (
+            "fail",
+            "a GitHub token: /etc/app.conf (layer 3)",
+        )
+
+    def test_one_that_a_later_layer_removed_is_found(self, good):
+        file = File("/etc/app.conf", "file", secrets=frozenset({"a GitHub token"}))
+        gone = with_files(with_files(good, file), removed=("/etc/app.conf",))
+        assert outcome(secrets(gone)) == (
+            "fail",
+            "a GitHub token: /etc/app.conf (layer 3, hidden by a later one)",
+        )
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/root/.netrc", "/root/.git-credentials", "/x/id_rsa", "/home/a/.docker/config.json"],
+    )
+    def test_a_file_for_secrets_is_found_by_its_name(self, good, path):
+        assert path in secrets(with_files(good, File(path, "file", size=10))).observed
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            f"RUN curl -H 'Authorization: Bearer {TOKENS['a GitHub token']}' x",
+            "RUN |1 NPM_TOKEN=abc /bin/sh -c make",
+            "RUN git clone https://user:pass@example.org/x.git",
+        ],
+        ids=["a token", "a build argument", "an address"],
+    )
+    def test_one_in_the_history_is_found(self, good, command):
+        assert secrets(with_config(good, history=(command,))).status == "fail"
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "RUN --mount=type=secret,id=token,env=TOKEN make",
+            "RUN TOKEN=$(cat /run/secrets/token) make",
+            "RUN curl https://example.org:8080/a@b",
+        ],
+    )
+    def test_a_command_that_keeps_its_secret_is_none(self, good, command):
+        assert secrets(with_config(good, history=(command,))).status == "pass"
+
+    def test_one_in_the_environment_is_found(self, good):
+        found = secrets(with_config(good, environment=("LLAMA_API_KEY=hunter2",)))
+        assert outcome(found) == ("fail", "a value of LLAMA_API_KEY: in the environment")
+
+    def test_one_in_a_label_is_found(self, good):
+        labelled = with_config(good, labels={"x": TOKENS["a Hugging Face token"]})
+        assert outcome(secrets(labelled)) == ("fail", "a Hugging Face token: in a label")
+
+
+class TestDeviceCode:
+    def test_every_unit_has_the_pinned_architecture(self, cuda):
+        units = (frozenset({SM_86}), frozenset({SM_86}))
+        assert outcome(device_code(cuda(*units))) == ("pass", "sm_86 in 2 units")
+
+    def test_ptx_that_becomes_it_is_enough(self, cuda):
+        assert device_code(cuda(frozenset({PTX_80}))).status == "pass"
+
+    def test_a_unit_that_lacks_it_fails(self, cuda):
+        found = device_code(cuda(frozenset({SM_86}), frozenset({SM_80})))
+        assert outcome(found) == (
+            "fail",
+            "nothing for 86 in 1 of 2 units of /opt/llama/libggml-cuda.so",
+        )
+
+    def test_code_that_no_pinned_gpu_runs_fails(self, cuda):
+        assert outcome(device_code(cuda(frozenset({SM_86, SM_75})))) == (
+            "fail",
+            "sm_75 runs on none of them",
+        )
+
+    def test_each_of_several_architectures_must_be_there(self, cuda):
+        found = device_code(cuda(frozenset({SM_86}), architectures=("86", "120a")))
+        assert "nothing for 120" in found.observed
+
+    def test_a_cuda_variant_without_device_code_fails(self, cuda):
+        assert device_code(cuda()).status == "fail"
+
+    def test_a_cpu_variant_with_device_code_fails(self, good):
+        assert device_code(with_elf(good, CPU, units=(frozenset({SM_86}),))).status == "fail"
+
+    def test_what_nvidia_compiled_is_not_looked_at(self, good):
+        cublas = File(
+            "/opt/llama/libcublas.so.12", "file", elf=Elf(MACHINE, units=(frozenset({SM_75}),))
+        )
+        assert device_code(with_files(good, cublas)).status == "pass"
+
+    def test_a_file_without_a_table_of_sections_leaves_it_unproven(self, good):
+        assert device_code(with_elf(good, CPU, units=None)).status == "unproven"
+
+
+class TestCpuBaseline:
+    def test_an_extension_above_it_is_named_with_an_instruction(self, good):
+        native = with_elf(good, CPU, extensions={"AVX": "vaddps"})
+        assert outcome(cpu_baseline(native)) == (
+            "fail",
+            "/opt/llama/libggml-cpu.so needs AVX (vaddps)",
+        )
+
+    def test_the_next_level_has_it(self, good, real_pins):
+        v3 = dataclasses.replace(good, pinned=subjects.pinned(real_pins, cpu="x86-64-v3"))
+        assert cpu_baseline(with_elf(v3, CPU, extensions={"AVX": "vaddps"})).status == "pass"
+
+    def test_backends_chosen_at_run_time_may_need_what_they_like(self, good, real_pins):
+        every = dataclasses.replace(good, pinned=subjects.pinned(real_pins, "spiritbuun-cpu"))
+        bare = with_elf(every, CPU, extensions={})
+        file = File(
+            "/opt/llama/libggml-cpu-zen4.so",
+            "file",
+            elf=Elf(MACHINE, extensions={"AVX512F": "vaddps"}),
+        )
+        assert cpu_baseline(with_files(bare, file)).status == "pass"
+
+    def test_they_are_chosen_only_where_the_variant_has_all(self, good):
+        file = File(
+            "/opt/llama/libggml-cpu-zen4.so", "file", elf=Elf(MACHINE, extensions={"AVX": "x"})
+        )
+        assert cpu_baseline(with_files(good, file)).status == "fail"
+
+    @pytest.mark.parametrize(
+        ("extensions", "status"),
+        [
+            ({"LZCNT": "lzcnt", "CPUID": "cpuid"}, "pass"),
+            ({"LZCNT": "lzcnt"}, "fail"),
+            ({"AVX": "vaddps", "CPUID": "cpuid"}, "fail"),
+        ],
+        ids=["dr_flac asks", "nobody asks", "not what it asks for"],
+    )
+    def test_libmtmd_asks_before_it_uses_lzcnt(self, good, extensions, status):
+        file = File("/opt/llama/libmtmd.so.0.5.0", "file", elf=Elf(MACHINE, extensions=extensions))
+        assert cpu_baseline(with_files(good, file)).status == status
+
+    def test_no_other_file_is_believed_to_ask(self, good):
+        asks = with_elf(good, CPU, extensions={"LZCNT": "lzcnt", "CPUID": "cpuid"})
+        assert cpu_baseline(asks).status == "fail"
+
+    def test_code_that_cannot_be_read_leaves_it_unproven(self, good):
+        assert cpu_baseline(with_elf(good, CPU, extensions={"undecoded": "(bad)"})).status == (
+            "unproven"
+        )
+
+
+def test_kv_types_that_help_offers():
+    found = offered(subjects.HELP)
+    types = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+    assert found == {"k": types, "v": types}
+
+
+def test_a_fork_that_lost_its_types(good, real_pins):
+    fork = subjects.pinned(real_pins, "spiritbuun-cpu")
+    found = kv_types(dataclasses.replace(good, pinned=fork))
+    assert (found.status, "-ctk does not offer turbo4" in found.observed) == ("fail", True)
+
+
+def test_kv_types_of_v_alone_are_missed(good):
+    head, half, tail = subjects.HELP.partition("--cache-type-v ")
+    text = head + half + tail.replace("q5_0, q5_1", "q6_0", 1)
+    found = kv_types(dataclasses.replace(good, help=Printed(text, 0)))
+    assert outcome(found) == ("fail", "-ctv does not offer q5_0, -ctv does not offer q5_1")
+
+
+LOADER = "llama-server: error while loading shared libraries: {}: cannot open shared object file"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "status"),
+    [
+        (LOADER.format("libllama-common.so.0"), 127, "fail"),
+        (LOADER.format("libcuda.so.1"), 127, "unproven"),
+        ("it did not end in 30 s", None, "fail"),
+        ("", 0, "fail"),
+    ],
+)
+def test_a_server_that_does_not_print_its_version(good, text, code, status):
+    assert version(dataclasses.replace(good, version=Printed(text, code))).status == status
+
+
+def test_a_version_of_another_commit(good):
+    other = dataclasses.replace(good, version=Printed(subjects.FORK_VERSION, 0))
+    assert version(other).status == "fail"
+
+
+def test_a_label_that_is_shorter_than_the_version(good):
+    labelled = with_config(good, labels={REVISION: "0c1e570"})
+    assert version(labelled).status == "pass"
+
+
+def test_a_version_of_the_forks_form(good):
+    labelled = with_config(good, labels={REVISION: "1c478819233f28b90be647040cac1ca7f4ee1c9c"})
+    said = dataclasses.replace(labelled, version=Printed(subjects.FORK_VERSION, 0))
+    assert outcome(version(said)) == ("pass", "it names 1c4788192")
+
+
+@pytest.mark.parametrize("name", ["", "root", "0", "0:0", "root:llama", "nobody-knows"])
+def test_a_user_that_is_root_or_unknown(good, name):
+    assert user(with_config(good, user=name)).status == "fail"
+
+
+@pytest.mark.parametrize("name", ["10001", "llama", "llama:llama"])
+def test_a_user_without_rights(good, name):
+    assert user(with_config(good, user=name)).status == "pass"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("/bin/sh", "-c", "/opt/llama/llama-server"),
+        ("/usr/local/bin/healthcheck",),
+        ("/usr/bin/tini", "--", "/bin/bash", "-c", "llama-server"),
+        ("/usr/bin/tini", "--"),
+        ("/usr/bin/dumb-init", "/opt/llama/llama-server"),
+        ("/opt/llama/gone",),
+        (),
+    ],
+    ids=["shell form", "a script", "a shell", "nothing", "no init there", "no server", "none"],
+)
+def test_an_entrypoint_that_hides_the_server(good, words):
+    assert entrypoint(with_config(good, entrypoint=words)).status == "fail"
+
+
+def test_a_script_in_the_servers_place_hides_it(good):
+    script = with_files(good, dataclasses.replace(SERVER, elf=None, script=True))
+    assert outcome(entrypoint(script)) == ("fail", "/opt/llama/llama-server is a script")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("/opt/llama/llama-server",),
+        ("/usr/bin/tini", "/opt/llama/llama-server"),
+        ("tini", "-e", "143", "--", "/opt/llama/llama-server"),
+    ],
+)
+def test_an_entrypoint_that_starts_the_server(good, words):
+    assert entrypoint(with_config(good, entrypoint=words)).status == "pass"
+
+
+@pytest.mark.parametrize("test", [(), ("NONE",), ("CMD",), ("CMD", "/usr/local/bin/gone")])
+def test_no_healthcheck(good, test):
+    assert healthcheck(with_config(good, healthcheck=test)).status == "fail"
+
+
+class TestLabels:
+    @pytest.mark.parametrize("name", [*(set(subjects.LABELS) - OF_BUILDER), CLAIMED])
+    def test_a_label_that_is_missing(self, good, name):
+        left = {key: value for key, value in subjects.LABELS.items() if key != name}
+        assert f"{name} is missing" in labels(with_config(good, labels=left)).observed
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            (REVISION, "1c478819233f28b90be647040cac1ca7f4ee1c9c"),
+            ("org.opencontainers.image.title", "something else"),
+            ("org.opencontainers.image.version", "b9999"),
+            ("io.github.turboquant-builder.kv-types", "turbo4"),
+            (SOURCE, "https://example.org/other.git"),
+            (RECIPE, "c" * 64),
+            (SOURCE, ""),
+            ("org.opencontainers.image.base.digest", ""),
+        ],
+    )
+    def test_a_label_that_is_not_true(self, good, name, value):
+        found = labels(with_config(good, labels=subjects.LABELS | {name: value}))
+        assert (found.status, name in found.observed) == ("fail", True)
+
+    def test_the_receipt_is_believed_for_what_was_built(self, good):
+        built = dataclasses.replace(good, receipt=receipt(commit="d" * 40))
+        labelled = with_config(built, labels=subjects.LABELS | {REVISION: "d" * 40})
+        assert labels(labelled).status == "pass"
+
+    def test_a_label_that_the_receipt_denies(self, good):
+        built = dataclasses.replace(good, receipt=receipt(commit="d" * 40))
+        assert REVISION in labels(built).observed
+
+    def test_an_image_that_builder_did_not_build_is_unproven(self, good):
+        left = {key: value for key, value in subjects.LABELS.items() if key not in OF_BUILDER}
+        dated = left | {CREATED: "2026-05-18T15:26:29Z"}
+        assert labels(with_config(good, labels=dated)).status == "unproven"
+
+    @pytest.mark.parametrize(
+        ("changes", "status"),
+        [
+            ({}, "pass"),
+            ({CLAIMED: "false"}, "fail"),
+            ({CREATED: "2026-05-18T15:26:29Z"}, "pass"),
+            ({CREATED: "yesterday"}, "fail"),
+            ({CREATED: "2026-05-18T15:26:29"}, "fail"),
+        ],
+        ids=["unknown", "fetched from git", "a date", "no date", "no time zone"],
+    )
+    def test_a_date_may_be_empty_where_nobody_knows_it(self, good, changes, status):
+        assert labels(with_config(good, labels=subjects.LABELS | changes)).status == status
+
+    def test_the_pinned_commits_date_is_known(self, good, real_pins):
+        fork = real_pins.forks["mainline"]
+        pinned = dataclasses.replace(subjects.pinned(real_pins), commit=fork.commit)
+        changes = {REVISION: fork.commit, "org.opencontainers.image.version": "b8993"}
+        image = with_config(
+            dataclasses.replace(good, pinned=pinned), labels=subjects.LABELS | changes
+        )
+        assert outcome(labels(image)) == (
+            "fail",
+            f"{CREATED} is '', the commit's date is 2026-04-30T21:19:10Z",
+        )
+        assert fork.date == datetime.datetime(2026, 4, 30, 21, 19, 10, tzinfo=datetime.UTC)
+
+
+def receipt(**changes):
+    base = BaseImage("runtime", "debian:trixie-slim", f"sha256:{'b' * 64}", "hub")
+    made = Receipt(
+        variant=subjects.VARIANT,
+        fork="mainline",
+        ref="master",
+        commit="0c1e57098",
+        commit_claimed=True,
+        source="",
+        build_number=0,
+        image="",
+        image_id="",
+        size_bytes=0,
+        compressed_bytes=0,
+        bases=[base],
+        dockerfile_sha256=subjects.RECIPE,
+        created="",
+        duration_s=0,
+        stages=[],
+        ccache=None,
+        log="",
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def test_an_image_over_its_budget(good, real_pins):
+    small = dataclasses.replace(good, pinned=subjects.pinned(real_pins, max_mb=1))
+    assert size(with_files(small, File("/big", "file", size=500_000))).status == "fail"
+
+
+@pytest.mark.parametrize("budget", [0, -5])
+def test_a_budget_of_nothing_is_refused(budget):
+    text = (ROOT / "pins.toml").read_text().replace("max_mb = 140", f"max_mb = {budget}")
+    with pytest.raises(PinsError, match="max_mb: must be at least 1"):
+        pins.parse(text)
+
+
+def test_what_a_later_layer_hides_counts(good, real_pins):
+    small = dataclasses.replace(good, pinned=subjects.pinned(real_pins, max_mb=1))
+    big = with_files(small, File("/big", "file", size=500_000))
+    assert size(with_files(big, removed=("/big",))).status == "fail"
+
+
+def test_a_size_without_a_budget_is_unproven(good, real_pins):
+    free = dataclasses.replace(good, pinned=subjects.pinned(real_pins, max_mb=None))
+    assert size(free).status == "unproven"
+
+
+def test_an_image_of_no_variant_is_unproven_where_a_rule_needs_one(good):
+    stranger = dataclasses.replace(good, pinned="no label names its variant")
+    found = {rule.__name__: rule(stranger).status for rule in audit.RULES}
+    assert {name for name, status in found.items() if status == "unproven"} == {
+        "device_code",
+        "cpu_baseline",
+        "kv_types",
+        "labels",
+        "size",
+    }
+
+
+class TestLayers:
+    def test_a_later_file_lies_on_an_earlier_one(self):
+        tree = image_tree.merge([layer(File("/a", "file", size=1)), layer(File("/a", "file"))])
+        assert tree.files["/a"].size == 0
+
+    def test_a_removed_folder_takes_its_files_along(self):
+        gone = Layer((), removed=frozenset({"/a"}))
+        assert set(image_tree.merge([layer(File("/a/b", "file")), gone]).files) == {"/"}
+
+    def test_an_emptied_folder_keeps_what_its_own_layer_has(self):
+        emptied = Layer((File("/a/new", "file"),), emptied=frozenset({"/a"}))
+        assert set(image_tree.merge([layer(File("/a/old", "file")), emptied]).files) == {
+            "/",
+            "/a",
+            "/a/new",
+        }
+
+    def test_a_file_in_a_folders_place_takes_its_files_along(self):
+        tree = image_tree.merge([layer(File("/a/b", "file")), layer(File("/a", "file"))])
+        assert "/a/b" not in tree.files
+
+    @pytest.mark.parametrize("path", ["/lib/a.so", "/usr/lib/a.so", "/lib/../lib/./b.so"])
+    def test_links_are_followed_in_every_part_of_a_path(self, path):
+        tree = image_tree.merge(
+            [
+                layer(
+                    File("/lib", "link", target="usr/lib"),
+                    File("/usr/lib/a.so", "link", target="b.so"),
+                    File("/usr/lib/b.so", "link", target="../../lib/c.so"),
+                    File("/usr/lib/c.so", "file"),
+                )
+            ]
+        )
+        found = tree.resolve(path)
+        assert found is not None
+        assert found.path == "/usr/lib/c.so"
+
+    def test_links_that_run_in_a_circle_lead_nowhere(self):
+        tree = image_tree.merge(
+            [layer(File("/a", "link", target="/b"), File("/b", "link", target="/a"))]
+        )
+        assert tree.resolve("/a") is None
+
+
+def layer(*files):
+    return Layer(files)
