@@ -8,11 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from builder import __version__, console, signals
-from builder.errors import BuilderError
+from builder.errors import BuilderError, UsageError
 
 if TYPE_CHECKING:
+    from builder.audit import AuditReport
     from builder.model import Pins, Receipt
-    from builder.smoke import SmokeReport
+    from builder.smoke_report import SmokeReport
 
 NO = 1
 """Exit code: the command worked, and the answer is no."""
@@ -186,28 +187,69 @@ def _show_receipt(receipt: "Receipt") -> None:
 
 @app.command()
 def smoke(
-    image: Annotated[str, typer.Argument(metavar="IMAGE")],
-    model: Annotated[
+    image: Annotated[str | None, typer.Argument(metavar="[IMAGE]", show_default=False)] = None,
+    url: Annotated[str | None, typer.Option(help="A server that runs already.")] = None,
+    binary: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="A GGUF; default: a small one that builder writes."),
+        typer.Option(metavar="PATH", exists=True, dir_okay=False, help="A llama-server program."),
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="A profile of pins.toml; default: 2 slots of 2,048 tokens.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="PATH", help="A GGUF, or one that builder writes: scripted, …")
+    ] = "scripted",
     kv: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Default: the variant's smoke_kv.")
+        str | None, typer.Option(metavar="TYPE|K:V", help="Default: the variant's smoke_kv.")
     ] = None,
+    variant: Annotated[str | None, typer.Option(help="Default: the one the label names.")] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="contract|kv", help="Exit 1 if it is not proven; may be repeated."),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="For the server; may be repeated."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a server may take to load.")] = 120.0,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="JUnit XML too.")] = None,
+    github_summary: Annotated[
+        bool, typer.Option("--github-summary", help="Markdown too, for $GITHUB_STEP_SUMMARY.")
+    ] = False,
     json: Json = False,
     pins_file: PinsFile = None,
 ) -> None:
-    """Start the image's server, ask it, stop it: exit 0 if no probe failed, 1 if one did."""
-    from builder import engine
+    """Start the target's server, ask it, stop it: exit 0 if no probe failed, 1 if one did."""
+    from builder import engine, paths, smoke_options, smoke_report
     from builder import smoke as smokes
 
-    everything, _ = _load(pins_file)
-    client = engine.connect()
+    everything, file = _load(pins_file)
+    options = smoke_options.Options(
+        variant=variant,
+        profile=profile,
+        kv=smoke_options.parse_kv(kv) if kv else None,
+        model=model,
+        env=smoke_options.parse_env(env or []),
+        require=smoke_options.parse_require(require or []),
+        timeout_s=timeout,
+    )
+    if [image, url, binary].count(None) != 2:  # noqa: PLR2004
+        raise UsageError("name one target", hint="an image, --url URL or --binary PATH")
+    results = paths.results(file)
     with console.progress() as progress:
-        asked = kv or smokes.kv_of(client, image, everything)
-        report = smokes.smoke(client, image, kv=asked, model=model, progress=progress)
+        if url:
+            report = smokes.smoke_url(url, everything, options, progress)
+        elif binary:
+            report = smokes.smoke_binary(binary, everything, options, results, progress)
+        else:
+            client = engine.connect()
+            report = smokes.smoke_image(client, image or "", everything, options, results, progress)
+    if junit:
+        smoke_report.write_junit(report, junit)
+    if github_summary:
+        console.summarise(smoke_report.to_markdown(report))
     if json:
-        console.say(smokes.to_json(report))
+        console.say(smoke_report.to_json(report))
     else:
         _show_smoke(report)
     if not report.passed:
@@ -215,18 +257,15 @@ def smoke(
 
 
 def _show_smoke(report: "SmokeReport") -> None:
-    ready = "never" if report.ready_s is None else f"after {report.ready_s:.1f} s"
-    console.say(
-        f"{'PASS' if report.passed else 'FAIL'}  {report.image}: KV {report.kv} asked for, "
-        f"not proven; ready {ready}, {report.duration_s:.1f} s in all"
-    )
+    console.say(report.headline)
     console.table(
         [(one.probe, one.status, one.expected, one.observed) for one in report.findings],
         header=("probe", "verdict", "expected", "observed"),
     )
-    if report.log_tail:
-        console.tell("the server's last lines:")
-        console.tell(report.log_tail)
+    if report.not_available:
+        console.tell(f"not available at this commit: {', '.join(report.not_available)}")
+    if report.log:
+        console.tell(f"the servers' logs: {report.log}")
 
 
 @app.command()
@@ -257,6 +296,49 @@ def doctor(
         )
     if any(one.status == "fail" for one in checks):
         raise typer.Exit(NO)
+
+
+@app.command()
+def audit(
+    image: Annotated[str, typer.Argument(metavar="IMAGE")],
+    variant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Default: the one the label names.")
+    ] = None,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """Look into an image without serving from it: exit 0 if no rule failed, 1 if one did."""
+    from builder import audit as audits
+    from builder import engine, paths
+
+    everything, file = _load(pins_file)
+    client = engine.connect()
+    with console.progress() as progress:
+        report = audits.audit(
+            client,
+            image,
+            everything,
+            results=paths.results(file),
+            variant=variant,
+            progress=progress,
+        )
+    if json:
+        console.say(audits.to_json(report))
+    else:
+        _show_audit(report)
+    if not report.passed:
+        raise typer.Exit(NO)
+
+
+def _show_audit(report: "AuditReport") -> None:
+    console.say(report.headline)
+    console.table(
+        [(one.probe, one.status, one.expected, one.observed) for one in report.findings],
+        header=("rule", "verdict", "expected", "observed"),
+    )
+    console.say("the largest files")
+    for file in report.largest:
+        console.say(f"{file.size_bytes / 1e6:8.1f} MB  {file.path}")
 
 
 @app.command(name="try")

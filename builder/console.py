@@ -1,9 +1,11 @@
 """The only place that prints: progress on stderr, answers on stdout."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError
@@ -23,6 +25,19 @@ def say(text: str) -> None:
 def tell(text: str) -> None:
     """Something beside the answer, on stderr."""
     print(text, file=sys.stderr)  # noqa: T201
+
+
+def summarise(markdown: str) -> None:
+    """Markdown for the summary page of a GitHub job, or on stdout outside of one.
+
+    https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands#adding-a-job-summary
+    """
+    page = os.environ.get("GITHUB_STEP_SUMMARY")
+    if page is None:
+        say(markdown)
+        return
+    with Path(page).open("a", encoding="utf-8") as file:
+        file.write(f"{markdown}\n")
 
 
 def complain(error: BuilderError) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from builder import model_access, signals
-from builder.engine import find_image, first_line
-from builder.errors import BuilderError, EngineError, RefNotFoundError
+from builder.engine import engine_errors, find_image, first_line
+from builder.errors import EngineError, RefNotFoundError
+from builder.serving import State
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -29,7 +30,11 @@ LABEL = "io.github.turboquant-builder.started-by"
 MODEL = "/models/model.gguf"
 """Where the model lies inside the container."""
 
+SERVER_PORT = 8080
+"""What an image's server listens on unless it is told otherwise."""
+
 _LOOPBACK = "127.0.0.1"
+_CONFLICT = 409  # the engine's word for a container that does not run
 _TAR_BLOCK = 512
 _CHUNK = 1024 * 1024
 
@@ -46,16 +51,7 @@ class Launch:
     env: dict[str, str] = field(default_factory=dict)
     model: Path | None = None
     port: int | None = None
-    server_port: int = 8080
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Whether the container runs; if not, how it ended."""
-
-    running: bool
-    exit_code: int | None = None
-    out_of_memory: bool = False
+    server_port: int = SERVER_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ class Running:
 
         Raises EngineError when the engine, or the container, is gone.
         """
-        with _engine_errors("say how the container is"):
+        with engine_errors("say how the container is"):
             self._handle.reload()
         found = self._handle.attrs["State"]
         if found["Running"]:
@@ -91,11 +87,31 @@ class Running:
             running=False, exit_code=found["ExitCode"], out_of_memory=bool(found["OOMKilled"])
         )
 
-    def log_tail(self, lines: int = 40) -> str:
-        """The last lines of its output, both streams."""
-        with _engine_errors("show the container's log"):
-            text: bytes = self._handle.logs(tail=lines)
+    def log(self) -> str:
+        """All that it has written so far, both streams."""
+        with engine_errors("show the container's log"):
+            text: bytes = self._handle.logs()
         return text.decode(errors="replace").rstrip()
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the container's first process, and do not wait.
+
+        One that has ended meanwhile is left alone.
+        """
+        from docker.errors import APIError
+
+        with engine_errors("send the container SIGTERM"):
+            try:
+                self._handle.kill("SIGTERM")
+            except APIError as error:
+                if error.status_code != _CONFLICT:
+                    raise
+
+    def health(self) -> str | None:
+        """What the image's HEALTHCHECK says: starting, healthy or unhealthy; "none" without one."""
+        with engine_errors("say how healthy the container is"):
+            self._handle.reload()
+        return str(self._handle.attrs["State"].get("Health", {}).get("Status", "none"))
 
 
 def image_id(client: "DockerClient", reference: str) -> str:
@@ -112,7 +128,7 @@ def image_labels(client: "DockerClient", reference: str) -> dict[str, str]:
 
 
 def _image(client: "DockerClient", reference: str) -> "Image":
-    with _engine_errors(f"look up {reference}"):
+    with engine_errors(f"look up {reference}"):
         image = find_image(client, reference)
     if image is None:
         raise RefNotFoundError(
@@ -131,14 +147,14 @@ def running(client: "DockerClient", launch: Launch) -> Iterator[Running]:
     model that the engine does not see, a GPU that it cannot hand on.
     """
     _require_local(client)
-    with _engine_errors("describe itself"):
+    with engine_errors("describe itself"):
         info = client.info()
     access = model_access.access_to_model(launch.model, info)
     name = f"builder-{secrets.token_hex(6)}"
     with signals.interrupting():
         try:
             # An interrupted call may leave a container that nobody knows of: it has to come back.
-            with signals.held(), _engine_errors("create a container"):
+            with signals.held(), engine_errors("create a container"):
                 handle = _create(client, launch, access, gpu_requests(info), name)
             if launch.model is not None and access.way == "copy":
                 _copy_model(handle, launch.model)
@@ -190,6 +206,12 @@ def _mounts(model: Path | None, access: model_access.Access) -> "list[Mount]":
     return [Mount(MODEL, str(model.resolve()), type="bind", read_only=True)]
 
 
+def has_gpu(client: "DockerClient") -> bool:
+    """Whether the engine has a GPU to give to a container."""
+    with engine_errors("describe itself"):
+        return bool(gpu_requests(client.info()))
+
+
 def gpu_requests(info: "Info") -> "list[DeviceRequest]":
     """What asks for all GPUs of the engine of this `docker info`; empty when it has none to give.
 
@@ -208,7 +230,7 @@ def gpu_requests(info: "Info") -> "list[DeviceRequest]":
 
 
 def _copy_model(handle: "DockerContainer", model: Path) -> None:
-    with model.open("rb") as file, _engine_errors("take the model in"):
+    with model.open("rb") as file, engine_errors("take the model in"):
         size = model.stat().st_size
         # The SDK hands the body to requests, which sends an iterator as it comes: no copy in memory
         handle.put_archive("/", _tar(MODEL.lstrip("/"), size, file))
@@ -231,7 +253,7 @@ def _start(handle: "DockerContainer", launch: Launch) -> None:
     from docker.errors import APIError
 
     try:
-        with _engine_errors("start the container"):
+        with engine_errors("start the container"):
             handle.start()
     except EngineError as error:
         cause = error.__cause__
@@ -255,7 +277,7 @@ def _start_error(error: "APIError", launch: Launch) -> EngineError:
 
 
 def _published_port(handle: "DockerContainer", launch: Launch) -> int | None:
-    with _engine_errors("name the published port"):
+    with engine_errors("name the published port"):
         handle.reload()
     bindings = handle.attrs["NetworkSettings"]["Ports"].get(f"{launch.server_port}/tcp")
     return int(bindings[0]["HostPort"]) if bindings else None
@@ -274,21 +296,5 @@ def _remove(client: "DockerClient", name: str) -> None:
 def _force_remove(client: "DockerClient", name: str) -> None:
     from docker.errors import NotFound
 
-    with signals.held(), _engine_errors(f"remove container {name}"), contextlib.suppress(NotFound):
+    with signals.held(), engine_errors(f"remove container {name}"), contextlib.suppress(NotFound):
         client.api.remove_container(name, force=True, v=True)
-
-
-@contextlib.contextmanager
-def _engine_errors(to_do: str) -> Iterator[None]:
-    """What the SDK raises becomes an EngineError that says what the engine was asked for."""
-    import requests
-    from docker.errors import DockerException
-
-    try:
-        yield
-    except BuilderError:
-        raise
-    except (DockerException, requests.RequestException) as error:
-        raise EngineError(
-            f"the engine did not {to_do}", why=first_line(error), hint="`builder doctor`"
-        ) from error

@@ -190,6 +190,15 @@ def find_gpus() -> list[Gpu] | str:
     return parse_gpus(answer)
 
 
+def used_gpu_memory() -> float | None:
+    """Memory in use on all GPUs of this machine in MiB; None where no driver says. Never raises."""
+    answer = ask("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
+    figures = answer.text.split()
+    if answer.code != 0 or not figures or not all(figure.isdecimal() for figure in figures):
+        return None
+    return float(sum(map(int, figures)))
+
+
 def parse_gpus(answer: Answer) -> list[Gpu] | str:
     """Read nvidia-smi's lines `name, driver version[, compute capability]`."""
     lines = answer.text.splitlines()

@@ -13,11 +13,27 @@ Requirement = Literal["contract", "audit", "kv"]
 
 
 @dataclass(frozen=True, slots=True)
+class Band:
+    """How far a KV type may move the scripted model's answers from those with f16 KV.
+
+    `kl` is the lowest and highest mean Kullback-Leibler divergence (nats a token) that was seen
+    with room around it, `top1` the least share of prompts whose likeliest token stays.
+    """
+
+    kl: tuple[float, float]
+    top1: float
+
+
+@dataclass(frozen=True, slots=True)
 class KvType:
-    """A KV cache type that a fork adds: bytes a block, values a block. Both absent: unknown."""
+    """A KV cache type: bytes a block, values a block (both absent: unknown), and its band.
+
+    No band: nobody has measured it yet.
+    """
 
     block_bytes: int | None = None
     block_values: int | None = None
+    band: Band | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +116,10 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One buildable image: fork × base × CUDA architectures × CMake options."""
+    """One buildable image: fork × base × CUDA architectures × CMake options.
+
+    `max_mb` is its budget: megabytes (10⁶ bytes) that the unpacked image may take.
+    """
 
     fork: str
     base: str
@@ -109,6 +128,32 @@ class Variant:
     source: str | None = None
     architectures: list[str] = field(default_factory=list)
     options: dict[str, bool | str] = field(default_factory=dict)
+    max_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kv:
+    """The types of the two halves of a KV cache."""
+
+    k: str
+    v: str
+
+    def __str__(self) -> str:
+        return self.k if self.k == self.v else f"{self.k}:{self.v}"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How a server is launched for one use. `slot_tokens` is the context of each slot.
+
+    `kv` None: the variant's `smoke_kv`.
+    """
+
+    alias: str
+    parallel: int
+    slot_tokens: int
+    thinking: bool = False
+    kv: Kv | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +175,15 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """pins.toml as values."""
+    """pins.toml as values. `kv_bands` are those of llama.cpp's own types; a fork's lie with it."""
 
     policy: Policy
     forks: dict[str, Fork]
     bases: dict[str, Base]
     variants: dict[str, Variant]
     sources: dict[str, Source] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    kv_bands: dict[str, Band] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

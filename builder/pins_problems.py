@@ -1,13 +1,24 @@
 """What a pins.toml can say that cannot be: each with its place and what to write instead."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator
 
 from packaging.version import InvalidVersion, Version
 
 from builder import cuda
-from builder.model import MAINLINE_KV_TYPES, Base, Bootstrap, Fork, Pins, Source, Variant
+from builder.model import (
+    MAINLINE_KV_TYPES,
+    Band,
+    Base,
+    Bootstrap,
+    Fork,
+    Pins,
+    Profile,
+    Source,
+    Variant,
+)
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -17,6 +28,7 @@ _GIT_URL = re.compile(r"(https://|ssh://|file:///|\w[\w.-]*@[\w.-]+:)[\w.:/@%+~-
 _BRANCH = re.compile(r"\w[\w./+-]*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _KV_TYPE = re.compile(r"[a-z0-9][a-z0-9_.]*")
+_ALIAS = re.compile(r"[\w.:/-]+", re.ASCII)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]+")
 _SUITE = re.compile(r"[a-z][a-z0-9-]*")
 _PROJECT = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -26,6 +38,7 @@ _OPTION = re.compile(r"[A-Z][A-Z0-9_]*")
 _UNSAFE = re.compile(r'["\\$`\x00-\x1f]')
 
 _LISTED = 20
+_LEAST_SLOT = 256
 
 Problem = tuple[str, str]
 """A place ("variants.x.fork") and what is wrong there."""
@@ -41,7 +54,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def problems(pins: Pins) -> Iterator[Problem]:
     """Everything that is wrong with values whose types are right."""
-    for kind in ("forks", "sources", "bases", "variants"):
+    for kind in ("forks", "sources", "bases", "variants", "profiles"):
         for name in getattr(pins, kind):
             if not _NAME.fullmatch(name):
                 yield f"{kind}.{name}", "a name is lower-case letters, digits, '_' and '-'"
@@ -53,6 +66,9 @@ def problems(pins: Pins) -> Iterator[Problem]:
         yield from _at(f"bases.{name}", _base_problems(base))
     for name, variant in pins.variants.items():
         yield from _at(f"variants.{name}", _variant_problems(pins, variant))
+    for name, profile in pins.profiles.items():
+        yield from _at(f"profiles.{name}", _profile_problems(pins, profile))
+    yield from _at("kv_bands", _bands_problems(pins.kv_bands))
     if pins.policy.default_variant not in pins.variants:
         default = pins.policy.default_variant
         yield "policy.default_variant", _unknown("variant", default, pins.variants)
@@ -99,7 +115,25 @@ def _fork_problems(fork: Fork) -> Iterator[Problem]:
             yield f"kv_types.{name}", "a KV type is lower-case letters, digits, '_' and '.'"
         if (kv.block_bytes is None) != (kv.block_values is None):
             yield f"kv_types.{name}", "give block_bytes and block_values, or neither"
+        if kv.band is not None:
+            yield from _at(f"kv_types.{name}.band", _band_problems(kv.band))
     yield from _option_problems(fork.options)
+
+
+def _bands_problems(bands: dict[str, Band]) -> Iterator[Problem]:
+    for name, band in bands.items():
+        if name not in MAINLINE_KV_TYPES:
+            yield name, _unknown("KV type", name, MAINLINE_KV_TYPES)
+        yield from _at(name, _band_problems(band))
+
+
+def _band_problems(band: Band) -> Iterator[Problem]:
+    low, high = band.kl
+    # Written so that NaN, which TOML has, is refused too.
+    if not 0 <= low < high < math.inf:
+        yield "kl", f"{[low, high]} is no band: the lower limit from 0 on, then a higher one"
+    if not 0 <= band.top1 <= 1:
+        yield "top1", f"{band.top1} is no share: 0 to 1"
 
 
 def _pin_problems(fork: Fork) -> Iterator[Problem]:
@@ -201,6 +235,8 @@ def _is_version(text: str) -> bool:
 def _variant_problems(pins: Pins, variant: Variant) -> Iterator[Problem]:
     if variant.source is not None and variant.source not in pins.sources:
         yield "source", _unknown("source", variant.source, pins.sources)
+    if variant.max_mb is not None and variant.max_mb < 1:
+        yield "max_mb", "must be at least 1; leave it out when nothing was measured"
     yield from _option_problems(variant.options)
     fork, base = pins.forks.get(variant.fork), pins.bases.get(variant.base)
     if fork is None:
@@ -218,6 +254,21 @@ def _variant_problems(pins: Pins, variant: Variant) -> Iterator[Problem]:
         yield "base", _unknown("base", variant.base, pins.bases)
     else:
         yield from pair_problems(variant, base)
+
+
+def _profile_problems(pins: Pins, profile: Profile) -> Iterator[Problem]:
+    if not _ALIAS.fullmatch(profile.alias):
+        # llama-server takes a comma for the end of one alias.
+        yield "alias", f"{profile.alias!r} is no name: letters, digits, '.', '_', ':', '/' and '-'"
+    if profile.parallel < 1:
+        yield "parallel", "must be at least 1"
+    if profile.slot_tokens < _LEAST_SLOT:
+        yield "slot_tokens", f"must be at least {_LEAST_SLOT}"
+    forks = pins.forks.values()
+    known = [*MAINLINE_KV_TYPES, *(kv_type for fork in forks for kv_type in fork.kv_types)]
+    for half, kv_type in () if profile.kv is None else (("k", profile.kv.k), ("v", profile.kv.v)):
+        if kv_type not in known:
+            yield f"kv.{half}", _unknown("KV type", kv_type, known)
 
 
 def pair_problems(chosen: Variant, base: Base) -> Iterator[Problem]:

@@ -1,153 +1,299 @@
-"""Start a server from an image, ask it the probes' questions, and take it down again."""
+"""Start servers from a target, ask them the probes' questions, and say what that proves."""
 
-import json
+import datetime
+import re
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from builder import container, paths
+from builder import container, gguf_shape, launches, paths
+from builder.binary_target import BinaryTarget
 from builder.errors import UsageError
-from builder.model import Pins
-from builder.probe import readiness
+from builder.image_target import ImageTarget
+from builder.launches import Launched, Setting
+from builder.model import Kv, KvType, Pins, Profile, Requirement
+from builder.pins_problems import suggestion
+from builder.probe import kv as kv_probe
+from builder.probe import kv_numbers, offload, readiness, stop
 from builder.probe import server as probe_server
 from builder.probe.finding import Finding, not_asked
-from builder.probe.identity import PROBE as IDENTITY
-from builder.probe.identity import identity
-from builder.probe.kv import kv as kv_finding
-from builder.probe.readiness import Observation, Wait
-from builder.probe.server import Server
-from builder.probe.thinking import PROBE as THINKING_OFF
-from builder.probe.thinking import thinking_off
+from builder.probe.kv import KvEvidence, KvVerdict
+from builder.probe.server import Script, Server
 from builder.progress import Progress
-from builder.scripted_model import REPLY, scripted_model
+from builder.rule.labels import REVISION, VARIANT
+from builder.scripted_model import MODELS, REPLY, THOUGHT, scripted_model
+from builder.server_args import known_flags, not_available
+from builder.serving import Target
+from builder.smoke_options import MODEL, Options
+from builder.smoke_report import SmokeReport
 
 if TYPE_CHECKING:
-    import requests
     from docker import DockerClient
 
-ALIAS = "builder-smoke"
-SLOTS = 2
-SLOT_TOKENS = 2048
+PROFILE = Profile(alias="builder-smoke", parallel=2, slot_tokens=2048)
+"""The smoke's own: small, so that it is quick."""
 
-VARIANT_LABEL = "io.github.turboquant-builder.variant"
-
-PROBES = {IDENTITY: identity, THINKING_OFF: thinking_off}
-"""The questions to a server that is ready, in order."""
-
-_POLL_S = 0.1
-_HEALTH_TIMEOUT_S = 2.0
 _GGUF_MAGIC = b"GGUF"
 _GGUF_HEAD = 8
+_READINGS = 3  # the control twice, the one asked once
+
+
+def smoke_image(
+    client: "DockerClient",
+    image: str,
+    pins: Pins,
+    options: Options,
+    results: Path,
+    progress: Progress,
+) -> SmokeReport:
+    """Smoke an image on the engine.
+
+    A server that exits or never gets ready is a failed finding of the report. Raises UsageError for
+    a model that is no GGUF or a KV type that nobody named, RefNotFoundError for an image that the
+    engine lacks, EngineError for all that keeps a container from starting.
+    """
+    image_id = container.image_id(client, image)
+    labels = container.image_labels(client, image)
+    case = _case(
+        "image",
+        pins,
+        options,
+        variant=options.variant or labels.get(VARIANT),
+        commit=labels.get(REVISION) or None,
+        gpu=container.has_gpu(client),
+    )
+    target = ImageTarget(image, image_id, client, options.env)
+    return _smoke(target, case, results, progress, image_id)
+
+
+def smoke_binary(
+    path: Path, pins: Pins, options: Options, results: Path, progress: Progress
+) -> SmokeReport:
+    """Smoke a llama-server program on this machine, as the variant named or the default one.
+
+    Raises UsageError for a program that cannot be run, and as `smoke_image` does.
+    """
+    from builder import doctor_facts
+
+    case = _case(
+        "binary",
+        pins,
+        options,
+        variant=options.variant or pins.policy.default_variant,
+        commit=None,
+        gpu=isinstance(doctor_facts.find_gpus(), list),
+    )
+    return _smoke(BinaryTarget(path, options.env), case, results, progress)
+
+
+def smoke_url(url: str, pins: Pins, options: Options, progress: Progress) -> SmokeReport:
+    """Smoke a server that runs already, as far as asking goes: no start, no stop, no log.
+
+    Which KV type is in effect needs its log and a second server, so it stays unproven. Raises
+    UsageError as `smoke_image` does.
+    """
+    variant = options.variant or pins.policy.default_variant
+    case = _case("url", pins, options, variant=variant, commit=None, gpu=False)
+    started = time.monotonic()
+    progress.step(f"asking {url}")
+    with probe_server.session() as session:
+        server = Server(url.rstrip("/"), session, case.profile, script=case.model.script)
+        launched = launches.already_running(server, options.timeout_s, progress)
+    verdict = kv_probe.judge(_evidence(case, None, None))
+    why = "a server that is not ours to stop"
+    findings = [
+        readiness.finding(launched.wait),
+        *launched.findings,
+        kv_probe.finding(verdict),
+        not_asked(offload.PROBE, "a server whose log is not ours to read"),
+        not_asked(stop.PROBE, why),
+        not_asked(stop.HEALTHCHECK, why),
+    ]
+    return _report(url, case, findings, verdict, launched, started)
 
 
 @dataclass(frozen=True, slots=True)
-class SmokeReport:
-    """The verdict on an image. Times in seconds; `ready_s` is None when it never got ready.
+class _Model:
+    """A GGUF and, if it is one of ours, what it says."""
 
-    `log_tail` holds the server's last lines when a probe failed.
-    """
-
-    image: str
-    image_id: str
-    kv: str
-    model: str
-    findings: list[Finding]
-    duration_s: float
-    ready_s: float | None
-    log_tail: str = ""
-    schema: int = 1
-
-    @property
-    def passed(self) -> bool:
-        """Whether no probe failed. One that is unproven did not fail."""
-        return _passed(self.findings)
+    name: str
+    path: Path
+    script: Script | None
 
 
-def smoke(
-    client: "DockerClient",
-    image: str,
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is smoked and how: options, pins and the target's labels taken together."""
+
+    kind: Literal["image", "binary", "url"]
+    variant: str | None
+    profile: Profile
+    kv: Kv
+    types: Mapping[str, KvType]
+    commit: str | None
+    gpu: bool
+    model: _Model
+    required: frozenset[Requirement]
+    timeout_s: float
+
+
+def _case(
+    kind: Literal["image", "binary", "url"],
+    pins: Pins,
+    options: Options,
     *,
-    kv: str,
-    progress: Progress,
-    model: Path | None = None,
-    timeout_s: float = 120.0,
-    port: int | None = None,
-    extra_args: Sequence[str] = (),
-) -> SmokeReport:
-    """Smoke an image on the engine with `kv` asked for as the type of both caches.
-
-    `model` None: the scripted model. `timeout_s` is how long the server may take to get ready.
-    `port` is the loopback port; None lets the engine pick. `extra_args` follow the server's others,
-    and the last one of a kind holds.
-
-    A server that exits or never gets ready is a failed finding of the report. Raises UsageError for
-    a model that is no GGUF, RefNotFoundError for an image that the engine lacks, EngineError for
-    all that keeps the container from starting.
-    """
-    started = time.monotonic()
-    image_id = container.image_id(client, image)
-    if model is None:
-        progress.step("the scripted model")
-        path = scripted_model(paths.cache() / "models")
-    else:
-        path = gguf_file(model)
-    launch = container.Launch(
-        image=image_id,
-        command=[*server_args(kv), *extra_args],
-        model=path,
-        port=port,
-    )
-    reply = REPLY if model is None else None
-    outcome = _run(client, launch, reply, timeout_s, progress)
-    return SmokeReport(
-        image=image,
-        image_id=image_id,
-        kv=kv,
-        model=str(path),
-        findings=[*outcome.findings, kv_finding(kv)],
-        duration_s=time.monotonic() - started,
-        ready_s=outcome.ready_s,
-        log_tail=outcome.log_tail,
-    )
-
-
-def to_json(report: SmokeReport) -> str:
-    """The report as indented JSON, with the verdict `passed` beside its fields."""
-    return json.dumps({**asdict(report), "passed": report.passed}, indent=2)
-
-
-def kv_of(client: "DockerClient", image: str, pins: Pins) -> str:
-    """The KV type that the pins give the image's variant, which its label names.
-
-    Raises RefNotFoundError for an image that the engine lacks, UsageError for one that the pins do
-    not know.
-    """
-    name = container.image_labels(client, image).get(VARIANT_LABEL)
-    if name not in pins.variants:
+    variant: str | None,
+    commit: str | None,
+    gpu: bool,
+) -> _Case:
+    known = pins.variants.get(variant or "")
+    profile = _profile(pins, options.profile)
+    kv = options.kv or profile.kv or (Kv(known.smoke_kv, known.smoke_kv) if known else None)
+    if kv is None:
         raise UsageError(
-            f"no KV type to ask {image} for",
-            why=f"the pins have no variant {name}" if name else "no label names its variant",
-            hint="name the type: --kv q8_0",
+            "no KV type to ask for",
+            why=f"the pins have no variant {variant}" if variant else "no label names its variant",
+            hint="name the type (--kv q8_0) or the variant (--variant NAME)",
         )
-    return pins.variants[name].smoke_kv
+    return _Case(
+        kind=kind,
+        variant=variant,
+        profile=profile,
+        kv=kv,
+        types=kv_probe.kv_types(pins, known.fork if known else None),
+        commit=commit,
+        gpu=gpu,
+        model=_model(options.model),
+        # With a GPU there is no excuse: what was asked for has to be in effect.
+        required=options.require | ({"kv"} if gpu else set()),
+        timeout_s=options.timeout_s,
+    )
 
 
-def server_args(kv: str) -> list[str]:
-    """The arguments of llama-server: the mission's flags, small slots, a log that tells all.
+def _profile(pins: Pins, name: str | None) -> Profile:
+    if name is None:
+        return PROFILE
+    if name not in pins.profiles:
+        raise UsageError(f"unknown profile {name!r}", hint=suggestion(name, pins.profiles))
+    return pins.profiles[name]
 
-    The address and port stay the image's own: whether those are right is part of the question.
-    """
-    return [
-        *("-m", container.MODEL, "--alias", ALIAS),
-        *("-c", str(SLOTS * SLOT_TOKENS), "-np", str(SLOTS)),
-        *("-ctk", kv, "-ctv", kv, "-fa", "on"),
-        *("--jinja", "--reasoning", "off"),
-        *("--chat-template-kwargs", json.dumps({"enable_thinking": False})),
-        *("-lv", "4"),
+
+def _model(name: str) -> _Model:
+    if name in MODELS:
+        path = scripted_model(paths.cache() / "models", name)
+        return _Model(name, path, Script(REPLY, THOUGHT))
+    return _Model(name, gguf_file(Path(name)), None)
+
+
+def _smoke(
+    target: Target, case: _Case, results: Path, progress: Progress, image_id: str | None = None
+) -> SmokeReport:
+    """The servers of a smoke, one after the other, and the verdict on what they showed."""
+    started = time.monotonic()
+    progress.step("reading --help")
+    flags = known_flags(target.output("--help"))
+    with probe_server.session() as session:
+        setting = Setting(
+            target=target,
+            profile=case.profile,
+            model=case.model.path,
+            script=case.model.script,
+            commit=case.commit,
+            flags=flags,
+            timeout_s=case.timeout_s,
+            session=session,
+            gpu=case.gpu,
+        )
+        progress.step("control server: f16 KV, the other thinking")
+        control = launches.control(setting, progress)
+        progress.step(f"server: KV {case.kv}")
+        asked = launches.asked(setting, case.kv, control.reasoning, progress)
+        progress.step("server to stop while it loads")
+        loading = launches.interrupted(setting, case.kv) if asked.ready else None
+    verdict = kv_probe.judge(_evidence(case, asked, control))
+    endings = [one for one in (control.ending, asked.ending, loading) if one]
+    if case.kind == "binary":
+        # A busy llama-server ends in time only under an image's init.
+        endings = [one for one in endings if one.when == "idle"]
+    ports = ((container.SERVER_PORT, asked), (launches.MOVED_PORT, control))
+    findings = [
+        readiness.finding(asked.wait),
+        *asked.findings,
+        kv_probe.finding(verdict),
+        offload.offload(
+            asked.log,
+            gpu=case.gpu,
+            model_bytes=case.model.path.stat().st_size,
+            decode_tokens_s=asked.decode_tokens_s,
+            memory_mib=asked.gpu_memory_mib,
+        ),
+        stop.stop(endings),
+        stop.healthcheck({str(port): one.health for port, one in ports if one.ready}),
     ]
+    report = _report(target.name, case, findings, verdict, asked, started)
+    report = replace(report, image_id=image_id, not_available=not_available(flags))
+    if report.passed:
+        return report
+    logs = {"control": control.log, f"KV {case.kv}": asked.log}
+    return replace(report, log=str(_keep(logs, target.name, results)))
+
+
+def _report(
+    name: str,
+    case: _Case,
+    findings: list[Finding],
+    verdict: KvVerdict,
+    launched: Launched,
+    started: float,
+) -> SmokeReport:
+    return SmokeReport(
+        target=name,
+        kind=case.kind,
+        image_id=None,
+        variant=case.variant,
+        profile=case.profile,
+        model=str(case.model.path),
+        kv=verdict,
+        findings=findings,
+        required=sorted(case.required),
+        not_available=[],
+        ready_s=launched.wait.last.at_s if launched.ready else None,
+        duration_s=time.monotonic() - started,
+    )
+
+
+def _keep(logs: Mapping[str, str], name: str, results: Path) -> Path:
+    """Write the servers' logs beside those of builds; never a half-written file."""
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-")
+    path = results / "build" / "logs" / f"{stamp}-smoke-{safe}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    text = "".join(f"==== {title} ====\n{log}\n" for title, log in logs.items())
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _evidence(case: _Case, asked: Launched | None, control: Launched | None) -> KvEvidence:
+    """What the verdict on the KV type rests on. None: a server that was not ours to start."""
+    evidence = KvEvidence(
+        asked=case.kv,
+        types=case.types,
+        profile=case.profile,
+        log=asked.log if asked else None,
+        shape=gguf_shape.read(case.model.path),
+        scripted=case.model.name == MODEL,
+        gpu=case.gpu,
+    )
+    if asked is None or control is None:
+        return evidence
+    readings = [*asked.numbers, *control.numbers]
+    if len(readings) < _READINGS:
+        return replace(evidence, numbers="one of the two servers could not be asked")
+    return replace(evidence, numbers=kv_numbers.compare(*readings))
 
 
 def gguf_file(path: Path) -> Path:
@@ -169,87 +315,6 @@ def gguf_file(path: Path) -> Path:
             hint="name a .gguf file, or leave --model out for the one that builder writes",
         )
     return path
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    findings: list[Finding]
-    ready_s: float | None
-    log_tail: str
-
-
-def _run(
-    client: "DockerClient",
-    launch: container.Launch,
-    reply: str | None,
-    timeout_s: float,
-    progress: Progress,
-) -> _Outcome:
-    """The container's life: start, wait, ask, remove."""
-    with ExitStack() as stack:
-        progress.step("starting the server")
-        running = stack.enter_context(container.running(client, launch))
-        if running.user is not None:
-            progress.warn(
-                f"the server runs as {running.user}, the model's owner: nobody else may read it"
-            )
-        session = stack.enter_context(probe_server.session())
-        progress.step("waiting for the server to get ready")
-        wait = _wait(running, session, timeout_s, progress)
-        findings = [readiness.finding(wait)]
-        if wait.phase is readiness.Phase.READY:
-            progress.step("asking")
-            target = Server(running.url, ALIAS, reply, session)
-            findings += _ask_all(target, progress)
-        else:
-            findings += [not_asked(name, "the server was not ready") for name in PROBES]
-        return _Outcome(
-            findings=findings,
-            ready_s=wait.last.at_s if wait.phase is readiness.Phase.READY else None,
-            log_tail="" if _passed(findings) else running.log_tail(),
-        )
-
-
-def _wait(
-    running: container.Running, session: "requests.Session", timeout_s: float, progress: Progress
-) -> Wait:
-    """Look at the server until it is ready, gone or too late."""
-    started = time.monotonic()
-    wait = Wait(timeout_s)
-    while True:
-        wait = wait.after(_look(running, session, started))
-        if wait.over:
-            return wait
-        progress.detail(f"{wait.phase}, {wait.last.at_s:.0f} of at most {timeout_s:.0f} s")
-        time.sleep(_POLL_S)
-
-
-def _look(running: container.Running, session: "requests.Session", started: float) -> Observation:
-    # The container is looked at last: a server that answers and dies has died.
-    health: readiness.Health = "silent"
-    if running.port is not None:
-        target = Server(running.url, ALIAS, None, session)
-        health = readiness.health(probe_server.get(target, "/health", _HEALTH_TIMEOUT_S))
-    state = running.state()
-    return Observation(
-        at_s=time.monotonic() - started,
-        health=health,
-        running=state.running,
-        exit_code=state.exit_code,
-        out_of_memory=state.out_of_memory,
-    )
-
-
-def _ask_all(target: Server, progress: Progress) -> list[Finding]:
-    findings = []
-    for name, probe in PROBES.items():
-        progress.detail(name)
-        findings.append(probe(target))
-    return findings
-
-
-def _passed(findings: Sequence[Finding]) -> bool:
-    return all(finding.status != "fail" for finding in findings)
 
 
 def _not_gguf(head: bytes) -> str | None:

@@ -5,27 +5,24 @@ from pathlib import Path
 from builder import build, doctor, engine, smoke
 from builder.model import Pins, Receipt
 from builder.progress import Progress
+from builder.smoke_options import Options
+from builder.smoke_report import SmokeReport
 
 VARIANT = "mainline-cpu"
 
 
-def run(pins: Pins, results: Path, progress: Progress) -> tuple[Receipt, smoke.SmokeReport]:
+def run(pins: Pins, results: Path, progress: Progress) -> tuple[Receipt, SmokeReport]:
     """Install what is missing, build mainline-cpu, smoke its image.
 
     Raises what `doctor.fix`, `build.build` and `smoke.smoke` raise.
     """
     doctor.fix(doctor.plan_fix(), progress)
     receipt = build.build(pins, build.Request(VARIANT), results, progress)
-    report = smoke.smoke(
-        engine.connect(),
-        receipt.image,
-        kv=pins.variants[VARIANT].smoke_kv,
-        progress=progress,
-    )
+    report = smoke.smoke_image(engine.connect(), receipt.image, pins, Options(), results, progress)
     return receipt, report
 
 
-def next_steps(pins: Pins, report: smoke.SmokeReport) -> str:
+def next_steps(pins: Pins, report: SmokeReport) -> str:
     """What was proven, what was not, and what to run for CUDA."""
     proven = [one.probe for one in report.findings if one.status == "pass"]
     unproven = [one.probe for one in report.findings if one.status == "unproven"]

@@ -1,20 +1,360 @@
-"""Which type the KV cache has."""
+"""Which type the KV cache has: what was asked for, what is in effect, and on what evidence.
 
-from builder.probe.finding import Finding
+Three pieces, independent of each other: what the cache weighs (`kv_bytes`), what the log says
+(`kv_words`), and what the cache does to the answers (`kv_numbers`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from builder.gguf_shape import KvShape
+from builder.model import MAINLINE_KV_TYPES, Band, Kv, KvType, Pins, Profile
+from builder.probe import kv_bytes, kv_words
+from builder.probe.finding import Finding, Status
+from builder.probe.kv_bytes import Bytes, CacheBytes, Half
+from builder.probe.kv_numbers import Numbers
+from builder.probe.kv_words import Seen
 
 PROBE = "kv"
+CONTROL = "f16"
+"""The type of both halves of the control's cache."""
+
+FALLBACK = "q8_0"
+"""What forks hold in place of a type that a CPU cannot run."""
 
 
-def kv(asked: str) -> Finding:
-    """What was asked for, which proves nothing.
+@dataclass(frozen=True, slots=True)
+class KvEvidence:
+    """What is known of one run. `types` are those that the fork knows: see `kv_types`.
 
-    A server that falls back to another type says so at best in a log line below its default
-    verbosity; its size line goes on naming the type that it was asked for.
+    `log` None: nobody saw it. `shape` is from the model's header. `numbers`: a text says why there
+    are none, None that there was nothing to compare. `scripted`: the model is the one that the
+    bands were measured with. `gpu`: the machine has one that the server may use.
     """
-    return Finding(
-        PROBE,
-        "unproven",
-        expected=f"K and V are held as {asked}",
-        observed=f"asked: {asked}; in effect: not measured (a server that holds another type may "
-        f"still log {asked})",
+
+    asked: Kv
+    types: Mapping[str, KvType]
+    profile: Profile
+    log: str | None = None
+    shape: KvShape | None = None
+    numbers: Numbers | str | None = None
+    scripted: bool = True
+    gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InEffect:
+    """What one cache holds in K and in V.
+
+    A type; "q4_0 or iq4_nl" where two weigh the same and neither was asked for; "mixed" for layers
+    of two types; "another" for what no known type weighs; "unknown". `cache` is "window" for that
+    of the layers that look back a window, where they have their own.
+    """
+
+    cache: Literal["full", "window"]
+    layers: int
+    k: str
+    v: str
+
+
+@dataclass(frozen=True, slots=True)
+class KvVerdict:
+    """The verdict, with the three pieces in words. `in_effect` is empty when it is not known."""
+
+    asked: Kv
+    in_effect: tuple[InEffect, ...]
+    status: Status
+    reason: str
+    bytes: str
+    words: str
+    numbers: str
+
+    @property
+    def held(self) -> str:
+        """What is in effect, as short as it is true: "q8_0", "K q4_0, V f16", or each cache's."""
+        texts = [one.k if one.k == one.v else f"K {one.k}, V {one.v}" for one in self.in_effect]
+        if len(set(texts)) <= 1:
+            return texts[0] if texts else "unknown"
+        named = zip(texts, self.in_effect, strict=True)
+        return ", ".join(f"{text} ({one.cache} cache)" for text, one in named)
+
+    @property
+    def in_words(self) -> str:
+        """What was asked for and what is in effect."""
+        return f"{self.asked} asked, {self.held} in effect"
+
+
+def kv_types(pins: Pins, fork: str | None) -> dict[str, KvType]:
+    """The KV types of a fork, its own after llama.cpp's. None: llama.cpp's alone."""
+    import gguf
+
+    found = {}
+    for name in MAINLINE_KV_TYPES:
+        values, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name.upper()]]
+        found[name] = KvType(size, values, pins.kv_bands.get(name))
+    return found | (pins.forks[fork].kv_types if fork in pins.forks else {})
+
+
+def finding(verdict: KvVerdict) -> Finding:
+    """The verdict as a line of the table."""
+    expected = f"K and V are held as {verdict.asked}"
+    return Finding(PROBE, verdict.status, expected, f"{verdict.in_words}: {verdict.reason}")
+
+
+def judge(evidence: KvEvidence) -> KvVerdict:
+    """The verdict on one run.
+
+    In effect as asked by bytes and numbers, and no line of the log against it: pass. q8_0 as the
+    fork documents it for a machine without a GPU: unproven. A piece that is missing, or pieces that
+    disagree: unproven. Anything else: fail.
+    """
+    weighed = kv_bytes.read(evidence.log, evidence.shape, evidence.asked, evidence.types)
+    said = kv_words.read(evidence.log or "")
+    moved = _moved(evidence)
+    status, why = _conclusion(evidence, weighed, said, moved)
+    return KvVerdict(
+        asked=evidence.asked,
+        in_effect=tuple(_in_effect(cache, evidence.asked) for cache in weighed.caches),
+        status=status,
+        reason=why,
+        bytes=_bytes_in_words(evidence, weighed),
+        words=_words_in_words(evidence.log, said),
+        numbers=moved.words,
     )
+
+
+# --- What follows from the three pieces -----------------------------------------------------------
+
+
+def _conclusion(
+    evidence: KvEvidence, weighed: Bytes, said: Sequence[Seen], moved: "_Moved"
+) -> tuple[Status, str]:
+    halves = _halves(weighed, evidence.asked)
+    against = [one.means for one in said if one.kind in {"documented", "change", "refusal"}]
+    if _is_documented(evidence, halves, said, moved):
+        return "unproven", (
+            f"the fork's fallback on a machine without a GPU; nothing is proven of {evidence.asked}"
+        )
+    if any(half.unknown is None and half.held(name) != name for half, name in halves):
+        return "fail", "; ".join([_bytes_in_words(evidence, weighed), *against])
+    if moved.kind in _WRONG:
+        return "fail", "; ".join([moved.words, *against])
+    missing = [weighed.unknown, *(half.unknown for half, _ in halves)]
+    if moved.kind == "nothing":
+        missing.append(moved.words)
+    if reasons := list(dict.fromkeys(filter(None, missing))):
+        return "unproven", "; ".join([*reasons, *against])
+    if against:
+        return "unproven", f"bytes and numbers fit, but the log says: {'; '.join(against)}"
+    return "pass", f"the bytes fit; {moved.words}"
+
+
+def _is_documented(
+    evidence: KvEvidence,
+    halves: Sequence[tuple[Half, str]],
+    said: Sequence[Seen],
+    moved: "_Moved",
+) -> bool:
+    """Whether this is what the fork says it does without a GPU: q8_0 in both halves."""
+    as_q8 = {"fallback", "nothing"} if evidence.scripted else {"unmeasured", "nothing"}
+    fork_type = {evidence.asked.k, evidence.asked.v} - set(MAINLINE_KV_TYPES)
+    return (
+        not evidence.gpu
+        and bool(fork_type)
+        and moved.kind in as_q8
+        and any(one.kind == "documented" for one in said)
+        and all(half.unknown is not None or half.held(FALLBACK) == FALLBACK for half, _ in halves)
+    )
+
+
+def _halves(weighed: Bytes, asked: Kv) -> list[tuple[Half, str]]:
+    """K and V of every cache, each with the type that was asked for."""
+    return [pair for cache in weighed.caches for pair in ((cache.k, asked.k), (cache.v, asked.v))]
+
+
+# --- Numbers --------------------------------------------------------------------------------------
+
+_Kind = Literal["fits", "unmeasured", "nothing", "noise", "fallback", "outside", "garbage"]
+_WRONG: frozenset[_Kind] = frozenset({"noise", "fallback", "outside", "garbage"})
+
+_SILENCE = 1e-6
+"""Nats: less is the rounding of the log-probabilities themselves. bf16 moves them by 8e-6."""
+
+_GARBAGE_SHARE = 1 / 3
+"""Of the way from one prompt's answer to another's.
+
+The scripted model with no prompt but its last byte is at 0.8 of it, with the last 40 bytes at 0.34.
+"""
+
+_HALF_SHARE = 1 / 4
+"""Of what a type does in both halves, the least it does in one: K alone, measured with q4_0."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """What the numbers say."""
+
+    kind: _Kind
+    words: str
+
+
+def _moved(evidence: KvEvidence) -> _Moved:
+    numbers = evidence.numbers
+    if not isinstance(numbers, Numbers):
+        return _Moved("nothing", numbers or f"no control with {CONTROL} was run")
+    seen = f"KL {numbers.distance.kl:.1e} against {CONTROL}, top-1 {numbers.distance.top1:.0%}"
+    ceiling = numbers.unrelated.kl * _GARBAGE_SHARE
+    if not _SILENCE < ceiling < math.inf:
+        return _Moved("nothing", "the control's own answers are garbage, or all the same")
+    # Not ">=": what is no number is garbage too.
+    if not numbers.distance.kl < ceiling:
+        return _Moved("garbage", f"garbage: {seen}; {ceiling:.1e} is another prompt's answer")
+    if evidence.asked == Kv(CONTROL, CONTROL):
+        return _as_control(numbers, seen)
+    return _as_asked(evidence, numbers, seen)
+
+
+def _as_control(numbers: Numbers, seen: str) -> _Moved:
+    if numbers.distance.kl <= _limit(numbers):
+        return _Moved("fits", f"{seen}, within the control's own noise")
+    return _Moved("outside", f"{seen}, above the control's own noise")
+
+
+def _limit(numbers: Numbers) -> float:
+    """How far noise alone may move answers, in nats."""
+    return max(2 * numbers.noise.kl, _SILENCE)
+
+
+def _as_asked(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
+    limit, band, kl = _limit(numbers), _band(evidence), numbers.distance.kl
+    least = band.kl[0] if band else None
+    if kl <= limit and limit > _SILENCE and least is not None and least < limit:
+        return _Moved("nothing", f"the control's noise of {limit:.1e} hides what the type does")
+    if kl <= limit and least != 0:
+        return _Moved("noise", f"{seen}, as if {CONTROL} had been asked for")
+    if band is None:
+        return _without_band(evidence, numbers, seen)
+    return _in_band(evidence, numbers, band, seen)
+
+
+def _in_band(evidence: KvEvidence, numbers: Numbers, band: Band, seen: str) -> _Moved:
+    kl, (low, high) = numbers.distance.kl, band.kl
+    limits = f"{evidence.asked}'s band of {low:.1e} to {high:.1e}, top-1 from {band.top1:.0%}"
+    if low <= kl <= high and numbers.distance.top1 >= band.top1:
+        return _Moved("fits", f"{seen}, in {limits}")
+    other = _fallback_band(evidence)
+    if other is not None and other != band and other.kl[0] <= kl <= other.kl[1]:
+        return _Moved("fallback", f"{seen}, as {FALLBACK} does; not in {limits}")
+    return _Moved("garbage" if kl > high else "outside", f"{seen}, not in {limits}")
+
+
+def _without_band(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
+    if not evidence.scripted:
+        return _Moved(
+            "unmeasured",
+            f"{seen}: more than the control's noise, no garbage; this model has no measured bands",
+        )
+    other = _fallback_band(evidence)
+    if other is not None and numbers.distance.kl <= other.kl[1]:
+        return _Moved("fallback", f"{seen}, no more than {FALLBACK} does")
+    return _Moved(
+        "unmeasured",
+        f"{seen}: more than {FALLBACK} does, no garbage; {evidence.asked}'s band is unmeasured",
+    )
+
+
+def _fallback_band(evidence: KvEvidence) -> Band | None:
+    return evidence.types[FALLBACK].band if FALLBACK in evidence.types else None
+
+
+def _band(evidence: KvEvidence) -> Band | None:
+    """The band of what was asked for; None where one half's is unmeasured, or the model another."""
+    if not evidence.scripted:
+        return None
+    k, v = (_band_of(evidence.types, name) for name in (evidence.asked.k, evidence.asked.v))
+    if k is None or v is None:
+        return None
+    if evidence.asked.k == evidence.asked.v:
+        return k
+    low = max(k.kl[0], v.kl[0]) * _HALF_SHARE
+    return Band(kl=(low, k.kl[1] + v.kl[1]), top1=min(k.top1, v.top1))
+
+
+def _band_of(types: Mapping[str, KvType], name: str) -> Band | None:
+    if name == CONTROL:
+        return Band(kl=(0.0, 0.0), top1=1.0)
+    return types[name].band if name in types else None
+
+
+# --- Words ----------------------------------------------------------------------------------------
+
+
+def _in_effect(cache: CacheBytes, asked: Kv) -> InEffect:
+    return InEffect(
+        cache="window" if cache.windowed else "full",
+        layers=cache.layers,
+        k=cache.k.held(asked.k),
+        v=cache.v.held(asked.v),
+    )
+
+
+def _bytes_in_words(evidence: KvEvidence, weighed: Bytes) -> str:
+    if weighed.unknown is not None:
+        return weighed.unknown
+    parts = []
+    for cache in weighed.caches:
+        name = "window cache: " if cache.windowed else ""
+        k = _half_in_words(cache.k, evidence.asked.k)
+        v = _half_in_words(cache.v, evidence.asked.v)
+        both = f"K and V each {k}" if k == v else f"K {k}, V {v}"
+        parts.append(f"{name}{both} in {_layers(cache.layers)}{_slots(evidence.profile, cache)}")
+    return "; ".join(parts)
+
+
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
+def _half_in_words(half: Half, asked: str) -> str:
+    if half.unknown is not None:
+        return f"unknown ({half.unknown})"
+    held = half.held(asked)
+    if held == asked:
+        return f"{half.mib:.2f} MiB (as {asked})"
+    if asked in half.types:
+        return f"{half.mib:.2f} MiB (as {asked}, but the log names {held})"
+    what = f"as {held}"
+    if held == "mixed":
+        what = f"as {half.mixes[0]}"
+    if held == "another":
+        what = "as no known type"
+    return f"{half.mib:.2f} MiB ({what}; {asked} takes {half.expected_mib:.2f})"
+
+
+_PAD = 256
+"""llama.cpp rounds a context up to so many cells."""
+
+
+def _slots(profile: Profile, cache: CacheBytes) -> str:
+    """A remark when the cache has not the cells that the profile's slots need.
+
+    Which is another probe's question: the type is told by the cells that there are.
+    """
+    cells = cache.cells * cache.streams
+    apart = profile.parallel * _padded(profile.slot_tokens)
+    together = _padded(profile.parallel * profile.slot_tokens)
+    if cache.windowed or cells in {apart, together}:
+        return ""
+    return f" ({cells} cells, {profile.parallel} slots of {profile.slot_tokens} take {apart})"
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // _PAD) * _PAD
+
+
+def _words_in_words(log: str | None, said: Sequence[Seen]) -> str:
+    if log is None:
+        return "the server's log was not seen"
+    return "; ".join(one.means for one in said) or "no line of the log tells of another type"

@@ -9,9 +9,9 @@ from builder.probe.finding import Finding, verdict
 from builder.probe.server import Answer
 
 PROBE = "ready"
-EXPECTED = "/health answers 200 and status ok"
+EXPECTED = "/health answers 200 and status ok, not before the server serves"
 
-Health = Literal["ok", "loading", "silent", "other"]
+Health = Literal["ok", "loading", "silent", "other", "premature"]
 
 
 class Phase(StrEnum):
@@ -40,11 +40,15 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What is known after some looks. `timeout_s` is how long the server may take, in seconds."""
+    """What is known after some looks. `timeout_s` is how long the server may take, in seconds.
+
+    `premature`: /health once said ok while other questions were still turned away.
+    """
 
     timeout_s: float
     phase: Phase = Phase.STARTING
     loading_seen: bool = False
+    premature: bool = False
     last: Observation = Observation(0.0, "silent")
 
     @property
@@ -60,6 +64,7 @@ class Wait:
             self,
             phase=self._next(seen),
             loading_seen=self.loading_seen or seen.health == "loading",
+            premature=self.premature or seen.health == "premature",
             last=seen,
         )
 
@@ -87,25 +92,32 @@ def health(answer: Answer) -> Health:
 def finding(wait: Wait) -> Finding:
     """The verdict of a wait that is over."""
     return verdict(
-        PROBE, holds=wait.phase is Phase.READY, expected=EXPECTED, observed=_observed(wait)
+        PROBE,
+        holds=wait.phase is Phase.READY and not wait.premature,
+        expected=EXPECTED,
+        observed=_observed(wait),
     )
 
 
 def _observed(wait: Wait) -> str:
     seconds = f"{wait.last.at_s:.1f} s"
+    if wait.premature:
+        return f"200 and ok while it still answered 503 to /props, {seconds} after the start"
     if wait.phase is Phase.READY:
         return f"{'503 while loading, then ' if wait.loading_seen else ''}200 after {seconds}"
     if wait.phase is Phase.EXITED:
-        return f"the server exited after {seconds}: {_ending(wait.last)}"
+        how = ending(wait.last.exit_code, out_of_memory=wait.last.out_of_memory)
+        return f"the server exited after {seconds}: {how}"
     if wait.loading_seen:
         return f"still loading after {seconds}"
     answers = {"silent": "no answer", "other": "no answer that makes sense"}
     return f"{answers.get(wait.last.health, wait.last.health)} after {seconds}"
 
 
-def _ending(seen: Observation) -> str:
-    if seen.out_of_memory:
+def ending(exit_code: int | None, *, out_of_memory: bool) -> str:
+    """How a server ended, in words."""
+    if out_of_memory:
         return "killed for want of memory"
-    code = seen.exit_code or 0
+    code = exit_code or 0
     names = {128 + number: number.name for number in signal.Signals}
     return f"exit code {code}" + (f" ({names[code]})" if code in names else "")

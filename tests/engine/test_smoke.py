@@ -8,6 +8,8 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,24 +17,33 @@ import pytest
 from docker import DockerClient
 from docker.errors import NotFound
 
-from builder import container
+from builder import container, launches
 from builder.container import Launch
 from builder.errors import EngineError, RefNotFoundError, UsageError
-from builder.model import Pins
+from builder.model import Kv, Pins, Profile
 from builder.model_access import COPY_BYTES
-from builder.scripted_model import scripted_model
-from builder.smoke import SmokeReport, kv_of, smoke, to_json
-from tests.conftest import Recorder
+from builder.probe import server
+from builder.probe.server import Server
+from builder.progress import Silent
+from builder.scripted_model import LAYERS, scripted_model
+from builder.server_args import server_args
+from builder.smoke import PROFILE, smoke_binary, smoke_image, smoke_url
+from builder.smoke_options import Options
+from builder.smoke_report import SmokeReport, to_json
+from tests.conftest import ROOT, Recorder
 
 pytestmark = pytest.mark.engine
 
 Smoke = Callable[..., SmokeReport]
 
-SLEEPING = ["bash", "-c", "sleep 60"]
+# It answers --help, and no other question.
+SLEEPING = ["bash", "-c", '[[ "$*" == *--help* ]] || sleep 60', "llama-server"]
 
 CHILD = """
-import sys
-from builder import engine, smoke
+import pathlib, sys
+from builder import engine, pins, smoke
+from builder.model import Kv
+from builder.smoke_options import Options
 
 class Told:
     def step(self, text): print(text, flush=True)
@@ -40,20 +51,51 @@ class Told:
     def warn(self, text): pass
 
 try:
-    smoke.smoke(engine.connect(), sys.argv[1], kv="q4_0", progress=Told())
+    options = Options(kv=Kv("q4_0", "q4_0"))
+    everything = pins.load(pathlib.Path("pins.toml"))
+    smoke.smoke_image(engine.connect(), sys.argv[1], everything, options, pathlib.Path(), Told())
 except KeyboardInterrupt:
     sys.exit(130)
 """
 
+ALL_BUT_GPU = {
+    "ready": "pass",
+    "identity": "pass",
+    "slots": "pass",
+    "thinking": "pass",
+    "thinking_by_request": "pass",
+    "load": "pass",
+    "determinism": "pass",
+    "kv": "pass",
+    "offload": "unproven",
+    "stop": "pass",
+    "healthcheck": "pass",
+}
+
 
 @pytest.fixture
-def run(engine: DockerClient, mainline_cpu_image: str, progress: Recorder) -> Smoke:
+def run(
+    engine: DockerClient,
+    mainline_cpu_image: str,
+    real_pins: Pins,
+    progress: Recorder,
+    tmp_path: Path,
+) -> Smoke:
     """A smoke of the good image, unless another is named."""
 
-    def start(image: str = mainline_cpu_image, **options: object) -> SmokeReport:
-        return smoke(engine, image, **{"kv": "q4_0", "progress": progress, **options})
+    def start(
+        image: str = mainline_cpu_image, pins: Pins = real_pins, **options: object
+    ) -> SmokeReport:
+        chosen = Options(**{"kv": Kv("q4_0", "q4_0"), **options})
+        return smoke_image(engine, image, pins, chosen, tmp_path, progress)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def good(engine: DockerClient, mainline_cpu_image: str, real_pins: Pins) -> SmokeReport:
+    """The report on the good image, as its variant asks for it."""
+    return smoke_image(engine, mainline_cpu_image, real_pins, Options(), Path(), Silent())
 
 
 @pytest.fixture(scope="module")
@@ -85,79 +127,75 @@ def containers_of(engine: DockerClient, image: str) -> list[str]:
     return [str(found.name) for found in engine.containers.list(all=True, filters=filters)]
 
 
-def test_a_good_image_passes(run: Smoke, engine: DockerClient, mainline_cpu_image: str) -> None:
-    report = run()
-    assert statuses(report) == {
-        "ready": "pass",
-        "identity": "pass",
-        "thinking_off": "pass",
-        "kv": "unproven",
-    }
-    assert report.passed
-    assert report.image_id == engine.images.get(mainline_cpu_image).id
-    assert observed(report, "thinking_off") == "content 'OK', no reasoning"
-    assert report.ready_s is not None
-    assert 0 < report.ready_s < report.duration_s
-    assert report.log_tail == ""
-
-
-def test_a_report_as_json(run: Smoke) -> None:
-    report = run()
-    found = json.loads(to_json(report))
-    assert (found["schema"], found["passed"], found["kv"]) == (1, True, "q4_0")
-    assert [one["probe"] for one in found["findings"]] == list(statuses(report))
-
-
-def test_kv_type_of_the_variant(
-    engine: DockerClient, mainline_cpu_image: str, real_pins: Pins
+def test_a_good_image_passes(
+    good: SmokeReport, engine: DockerClient, mainline_cpu_image: str
 ) -> None:
-    assert kv_of(engine, mainline_cpu_image, real_pins) == "q4_0"
+    assert statuses(good) == ALL_BUT_GPU
+    assert good.passed
+    assert good.image_id == engine.images.get(mainline_cpu_image).id
+    assert good.ready_s is not None
+    assert 0 < good.ready_s < good.duration_s
+    assert good.log == ""
 
 
-def test_kv_type_of_a_variant_that_the_pins_lack(
-    engine: DockerClient, mainline_cpu_image: str, real_pins: Pins
-) -> None:
-    fewer = dataclasses.replace(real_pins, variants={})
+def test_the_variant_says_which_kv_type_is_asked_for(good: SmokeReport) -> None:
+    assert good.kv.asked == Kv("q4_0", "q4_0")
+    assert [(one.k, one.v, one.layers) for one in good.kv.in_effect] == [("q4_0", "q4_0", LAYERS)]
+
+
+def test_a_report_as_json(good: SmokeReport) -> None:
+    found = json.loads(to_json(good))
+    assert (found["schema"], found["passed"], found["failed"], found["missing"]) == (
+        2,
+        True,
+        [],
+        [],
+    )
+    assert found["kv"]["asked"] == {"k": "q4_0", "v": "q4_0"}
+    assert found["kv"]["status"] == "pass"
+    assert [one["probe"] for one in found["findings"]] == list(ALL_BUT_GPU)
+
+
+def test_a_variant_that_the_pins_lack_needs_a_type(run: Smoke, real_pins: Pins) -> None:
     with pytest.raises(UsageError, match="no KV type") as caught:
-        kv_of(engine, mainline_cpu_image, fewer)
+        run(pins=dataclasses.replace(real_pins, variants={}), kv=None)
     assert "mainline-cpu" in caught.value.why
 
 
-def test_a_model_that_thinks_fails_thinking_off_alone(run: Smoke) -> None:
-    report = run(
-        extra_args=["--reasoning", "on", "--chat-template-kwargs", '{"enable_thinking": true}']
-    )
-    assert not report.passed
-    assert statuses(report) == {
-        "ready": "pass",
-        "identity": "pass",
-        "thinking_off": "fail",
-        "kv": "unproven",
-    }
-    assert "reasoning_content 'hm'" in observed(report, "thinking_off")
-    assert report.log_tail
+def test_another_type_is_proven_as_itself(run: Smoke) -> None:
+    report = run(kv=Kv("q8_0", "q8_0"))
+    assert statuses(report) == ALL_BUT_GPU
+    assert [(one.k, one.v) for one in report.kv.in_effect] == [("q8_0", "q8_0")]
 
 
-def test_another_alias_fails_identity_alone(run: Smoke) -> None:
-    # Aliases add up, and the server puts them in alphabetical order.
-    report = run(extra_args=["--alias", "another"])
-    assert [name for name, status in statuses(report).items() if status == "fail"] == ["identity"]
-    assert observed(report, "identity") == "it names another"
+def test_a_sliding_window_has_two_caches(run: Smoke) -> None:
+    report = run(model="scripted-swa", require=frozenset({"contract"}))
+    assert report.passed
+    assert {one.cache for one in report.kv.in_effect} == {"full", "window"}
+    assert {one.k for one in report.kv.in_effect} == {"q4_0"}
+
+
+def test_a_profile_that_thinks_is_asked_for_thoughts(run: Smoke, real_pins: Pins) -> None:
+    thinking = Profile("thinker", parallel=1, slot_tokens=1024, thinking=True)
+    pins = dataclasses.replace(real_pins, profiles={"thinker": thinking})
+    report = run(pins=pins, profile="thinker")
+    assert statuses(report) == {**ALL_BUT_GPU, "thinking_by_request": "unproven"}
+
+
+NEVER_READY = {
+    **dict.fromkeys(ALL_BUT_GPU, "unproven"),
+    "ready": "fail",
+}
 
 
 def test_a_server_that_refuses_its_flags_fails_at_once(run: Smoke) -> None:
-    report = run(kv="turbo9")
+    report = run(kv=Kv("turbo9", "turbo9"))
     assert not report.passed
-    assert statuses(report) == {
-        "ready": "fail",
-        "identity": "unproven",
-        "thinking_off": "unproven",
-        "kv": "unproven",
-    }
+    # The control, with f16, was ready: its healthcheck and its end were seen.
+    assert statuses(report) == {**NEVER_READY, "stop": "pass", "healthcheck": "pass"}
     assert "exit code 1" in observed(report, "ready")
-    assert "Unsupported cache type: turbo9" in report.log_tail
+    assert "Unsupported cache type: turbo9" in Path(report.log).read_text()
     assert report.ready_s is None
-    assert report.duration_s < 30
 
 
 def test_a_server_that_exits_while_loading_fails_at_once(
@@ -165,27 +203,79 @@ def test_a_server_that_exits_while_loading_fails_at_once(
 ) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(model.read_bytes()[:1_000_000])
-    report = run(model=cut)
-    assert statuses(report)["ready"] == "fail"
+    report = run(model=str(cut))
+    assert statuses(report) == NEVER_READY
     assert "exit code 1" in observed(report, "ready")
-    assert "failed to load model" in report.log_tail
-    assert report.duration_s < 30
+    assert "failed to load model" in Path(report.log).read_text()
 
 
 def test_a_server_that_is_never_healthy_fails_at_the_deadline(
     run: Smoke, sleeping_image: str
 ) -> None:
     report = run(sleeping_image, timeout_s=1.0)
-    assert statuses(report)["ready"] == "fail"
+    assert statuses(report) == NEVER_READY
     assert observed(report, "ready").startswith("no answer after ")
-    assert report.duration_s < 30
 
 
-def test_a_port_that_is_taken_is_named(run: Smoke) -> None:
+def test_a_server_that_runs_already_is_asked_and_left_running(
+    engine: DockerClient, mainline_cpu_image: str, real_pins: Pins, model: Path
+) -> None:
+    options = Options(variant="mainline-cpu", require=frozenset({"contract"}))
+    arguments = server_args(PROFILE, Kv("q4_0", "q4_0"), frozenset())
+    launch = Launch(mainline_cpu_image, ["-m", container.MODEL, *arguments], model=model)
+    with container.running(engine, launch) as running:
+        report = smoke_url(running.url, real_pins, options, Silent())
+        assert running.state().running
+    asked = ("ready", "identity", "slots", "thinking", "load", "determinism")
+    assert {probe for probe, status in statuses(report).items() if status == "pass"} >= {*asked}
+    assert report.failed == []
+    assert report.missing == ["stop", "healthcheck"]
+    assert report.kv.status == "unproven"
+
+
+def test_a_program_is_smoked_like_an_image(
+    engine: DockerClient, mainline_cpu_image: str, real_pins: Pins, tmp_path: Path
+) -> None:
+    program = unpacked(engine, mainline_cpu_image, tmp_path / "root")
+    report = smoke_binary(program, real_pins, Options(variant="mainline-cpu"), tmp_path, Silent())
+    assert statuses(report) == {**ALL_BUT_GPU, "healthcheck": "unproven"}
+    assert report.passed
+
+
+def unpacked(engine: DockerClient, image: str, root: Path) -> Path:
+    """The image's files in a folder, and a program there that runs its server on this machine."""
+    made = engine.containers.create(image)
+    try:
+        with tempfile.TemporaryFile() as file:
+            for chunk in made.export():
+                file.write(chunk)
+            file.seek(0)
+            with tarfile.open(fileobj=file) as archive:
+                archive.extractall(root, filter="tar")
+    finally:
+        made.remove()
+    program = root / "llama-server"
+    # Its own loader and libraries: this machine's may be older. Its backends are looked for beside
+    # the program, which is the loader then.
+    program.write_text(
+        "#!/bin/sh\n"
+        f"export GGML_BACKEND_PATH={root}/opt/llama/libggml-cpu.so\n"
+        f"exec {root}/lib64/ld-linux-x86-64.so.2 --library-path "
+        f'{root}/opt/llama:{root}/usr/lib/x86_64-linux-gnu {root}/opt/llama/llama-server "$@"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def test_a_port_that_is_taken_is_named(engine: DockerClient, sleeping_image: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(EngineError, match=f"port {port} on 127.0.0.1 is taken") as caught:
-            run(port=port)
+        launch = Launch(sleeping_image, port=port)
+        with (
+            pytest.raises(EngineError, match=f"port {port} on 127.0.0.1 is taken") as caught,
+            container.running(engine, launch),
+        ):
+            pass
     assert caught.value.exit_code == 4
 
 
@@ -212,16 +302,16 @@ def test_a_file_that_is_no_gguf_starts_nothing(
     wrong = tmp_path / "model.gguf"
     wrong.write_bytes(content)
     with pytest.raises(UsageError, match=str(wrong)) as caught:
-        run(model=wrong)
+        run(model=str(wrong))
     assert found in caught.value.why
     assert progress.steps == []
 
 
 def test_a_model_that_is_not_there_starts_nothing(run: Smoke, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
-        run(model=tmp_path / "none.gguf")
+        run(model=str(tmp_path / "none.gguf"))
     with pytest.raises(UsageError, match="cannot be read"):
-        run(model=tmp_path)
+        run(model=str(tmp_path))
 
 
 @pytest.mark.parametrize("image", ["turboquant:no-such-tag", "sha256:" + "0" * 64])
@@ -239,7 +329,12 @@ def test_an_image_name_that_cannot_be(run: Smoke) -> None:
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
 @pytest.mark.parametrize("size", [None, COPY_BYTES + 1], ids=["copied", "mounted"])
 def test_a_model_in_a_private_folder_is_read(
-    run: Smoke, model: Path, tmp_path: Path, mode: int, size: int | None
+    engine: DockerClient,
+    mainline_cpu_image: str,
+    model: Path,
+    tmp_path: Path,
+    mode: int,
+    size: int | None,
 ) -> None:
     folder = tmp_path / "private"
     folder.mkdir(mode=0o700)
@@ -248,7 +343,10 @@ def test_a_model_in_a_private_folder_is_read(
     if size is not None:
         os.truncate(mine, size)
     mine.chmod(mode)
-    assert run(model=mine).findings[0].status == "pass"
+    launch = Launch(mainline_cpu_image, ["-m", container.MODEL, "-c", "512"], model=mine)
+    with container.running(engine, launch) as running, server.session() as session:
+        asked = Server(running.url, session, PROFILE)
+        assert launches.already_running(asked, 60, Silent()).ready
     assert stat.S_IMODE(mine.stat().st_mode) == mode
 
 
@@ -292,18 +390,18 @@ def test_a_container_that_vanishes_is_an_engine_error(
             running.state()
 
 
-@pytest.mark.parametrize("step", ["starting the server", "waiting for the server to get ready"])
+@pytest.mark.parametrize("step", ["reading --help", "control server: f16 KV, the other thinking"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_no_container(
     engine: DockerClient, sleeping_image: str, step: str, number: signal.Signals
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", CHILD, sleeping_image], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CHILD, sleeping_image], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         assert step in (line.strip() for line in child.stdout)
         child.send_signal(number)
         code = child.wait(timeout=30)
-    # SIGTERM ends the process in its own way as long as there is no container to remove.
-    assert code == 130 or (step, code) == ("starting the server", -signal.SIGTERM)
+    # SIGTERM ends the process in its own way whenever there is no container to remove.
+    assert code == 130 or (number, code) == (signal.SIGTERM, -signal.SIGTERM)
     assert containers_of(engine, sleeping_image) == []

@@ -1,138 +1,150 @@
-"""The probes against a real HTTP server that gives right and wrong answers."""
+"""The probes against a real HTTP server: a good one passes, and each fault has its probe."""
 
-import json
-import threading
+import contextlib
+import dataclasses
+import select
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 
 import pytest
 
+from builder.model import Profile
+from builder.probe import load as load_probe
 from builder.probe import server as probe_server
+from builder.probe.determinism import determinism
+from builder.probe.finding import Finding
 from builder.probe.identity import identity
-from builder.probe.kv import kv
-from builder.probe.server import Server
-from builder.probe.thinking import thinking_off
+from builder.probe.load import NONSENSE, load
+from builder.probe.offload import decode_speed
+from builder.probe.server import Script, Server
+from builder.probe.slots import slot_tokens, slots
+from builder.probe.thinking import Reasoning, reasoning, thinking, thinking_by_request
+from tests import misbehaving as bad
+from tests.misbehaving import Body, Handler, Reaction, saying
 
-Canned = dict[str, tuple[int, str]]
-Serve = Callable[[Canned], Server]
+Serve = Callable[..., Server]
 
-
-class Handler(BaseHTTPRequestHandler):
-    answers: Canned
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer()
-
-    def answer(self) -> None:
-        if self.path not in self.answers:
-            self.close_connection = True
-            return
-        status, body = self.answers[self.path]
-        data = body.encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_words: object) -> None: ...
+SCRIPT = Script(reply="OK", thought="hm")
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts a server that knows these answers, and hangs up on everything else."""
-    started: list[ThreadingHTTPServer] = []
-    with probe_server.session() as session:
+    """Starts a good server with other reactions to some paths."""
+    with ExitStack() as stack:
+        session = stack.enter_context(probe_server.session())
 
-        def start(answers: Canned) -> Server:
-            handler = type("Canned", (Handler,), {"answers": answers})
-            httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-            started.append(httpd)
-            # How often it looks whether to stop, in seconds.
-            threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
-            url = f"http://127.0.0.1:{httpd.server_port}"
-            return Server(url, "the-alias", "OK", session, timeout_s=5.0)
+        def start(reactions: dict[str, Reaction] | None = None, **fields: object) -> Server:
+            url = stack.enter_context(bad.serving(reactions or {}))
+            profile = Profile(bad.ALIAS, bad.SLOTS, bad.SLOT_TOKENS)
+            made = Server(url, session, profile, bad.COMMIT, SCRIPT, timeout_s=5.0)
+            return dataclasses.replace(made, **fields)
 
         yield start
-        for httpd in started:
-            httpd.shutdown()
-            httpd.server_close()
 
 
-def models(*names: str) -> Canned:
-    return {"/v1/models": (200, json.dumps({"data": [{"id": name} for name in names]}))}
+@pytest.fixture
+def control(serve: Serve) -> Reasoning:
+    """What a good server shows whose thinking is on."""
+    thinking_on = {
+        CHAT: saying(200, bad.THINKING_CHAT),
+        MESSAGES: saying(200, bad.THINKING_MESSAGES),
+    }
+    return reasoning(serve(thinking_on))
 
 
-def completion(**message: object) -> Canned:
-    body = json.dumps({"choices": [{"message": {"role": "assistant", **message}}]})
-    return {"/v1/chat/completions": (200, body)}
+def on(server: Server) -> Server:
+    """The same server, meant to think."""
+    return dataclasses.replace(server, profile=dataclasses.replace(server.profile, thinking=True))
 
 
-def test_identity_passes(serve: Serve) -> None:
-    found = identity(serve(models("the-alias")))
-    assert (found.probe, found.status) == ("identity", "pass")
-    assert "the-alias" in found.observed
+PROBES: dict[str, Callable[[Server], Finding]] = {
+    "identity": identity,
+    "slots": slots,
+    "thinking": lambda server: thinking(server, None),
+    "thinking_by_request": thinking_by_request,
+    "load": load,
+    "determinism": determinism,
+}
 
 
-@pytest.mark.parametrize(
-    ("answers", "observed"),
-    [
-        (models("model.gguf"), "it names model.gguf"),
-        (models("another", "the-alias"), "it names another"),
-        (models(), '200 {"data": []}'),
-        ({"/v1/models": (200, "[1, 2]")}, "200 [1, 2]"),
-        ({"/v1/models": (200, "<html>")}, "200 <html>"),
-        ({"/v1/models": (404, "not here")}, "404 not here"),
-        ({"/v1/models": (500, models("the-alias")["/v1/models"][1])}, "it names the-alias"),
-        ({}, "no answer (ConnectionError"),
-    ],
-)
-def test_identity_fails(serve: Serve, answers: Canned, observed: str) -> None:
-    found = identity(serve(answers))
+@pytest.mark.parametrize("name", PROBES)
+def test_a_good_server_passes(serve: Serve, name: str) -> None:
+    found = PROBES[name](serve())
+    assert (found.probe, found.status) == (name, "pass"), found
+
+
+GARBAGE: dict[str, Reaction] = {
+    "number": saying(200, 5),
+    "null": saying(200, None),
+    "list": saying(200, []),
+    "lists": saying(200, [[[]]]),
+    "object": saying(200, {}),
+    "words": saying(200, {"choices": "x", "content": "x", "data": "x", "tokens": "x"}),
+    "wrong types": saying(200, {"choices": [{"message": 5}], "content": [5], "tokens": [True]}),
+    "nested": saying(200, raw='{"content": ' + "[" * 900 + "]" * 900 + "}"),
+    "nested too deeply": saying(200, raw="[" * 90_000),
+    "html": saying(200, raw="<html><body>It works!</body></html>"),
+    "empty": saying(200, raw=""),
+    "an error": saying(200, {"error": {"code": 500, "message": "no"}}),
+    "a refusal": saying(500, {"error": {"code": 500, "message": "no"}}),
+    "elsewhere": lambda handler, _body: redirect(handler),
+    "nothing": bad.hanging_up,
+    "noise": lambda handler, _body: handler.wfile.write(b"\xff\xfe\x00 noise\r\n\r\n"),
+    "cut": lambda handler, _body: cut(handler),
+}
+
+
+def redirect(handler: Handler) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", f"http://127.0.0.1:9{handler.path}")
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+def cut(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"content": "OK"')
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("name", PROBES)
+def test_garbage_is_a_finding_and_no_pass(serve: Serve, name: str, garbage: str) -> None:
+    everywhere = dict.fromkeys([*bad.GOOD, "/no/such/path"], GARBAGE[garbage])
+    found = PROBES[name](serve(everywhere))
+    assert found.status != "pass", found
+    assert len(found.observed) < 1000
+
+
+def silent(handler: Handler, _body: Body) -> None:
+    # Until the client hangs up.
+    handler.rfile.read(1)
+
+
+def trickling(handler: Handler, _body: Body) -> None:
+    """A little every 20 ms, until the client hangs up: never silent for long."""
+    handler.send_response(200)
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while not select.select([handler.connection], [], [], 0.02)[0]:
+            handler.wfile.write(b'data: {"content": "x"}\n\n')
+
+
+@pytest.mark.parametrize("reaction", [silent, trickling])
+@pytest.mark.parametrize("name", ["thinking", "load", "determinism"])
+def test_an_answer_without_end_is_a_finding(serve: Serve, name: str, reaction: Reaction) -> None:
+    hanging = dict.fromkeys([CHAT, MESSAGES, "/completion"], reaction)
+    found = PROBES[name](serve(hanging, timeout_s=0.2))
     assert found.status == "fail"
-    assert found.observed.startswith(observed)
+    assert "no answer" in found.observed
 
 
-def test_thinking_off_passes(serve: Serve) -> None:
-    found = thinking_off(serve(completion(content="OK")))
-    assert (found.probe, found.status) == ("thinking_off", "pass")
-
-
-@pytest.mark.parametrize(
-    ("answers", "observed"),
-    [
-        (completion(content="OK", reasoning_content="hm"), "reasoning_content 'hm', content 'OK'"),
-        (completion(content="", reasoning_content="hm"), "reasoning_content 'hm', content ''"),
-        (completion(content="<think>hm</think>\n\nOK"), "a thinking mark in"),
-        (completion(content="OK", note="<think>"), "a thinking mark in"),
-        (completion(content="Something else"), "content 'Something else'"),
-        (completion(content=" OK"), "content ' OK'"),
-        (completion(content=""), "content ''"),
-        (completion(content=None), "content None"),
-        (completion(content=["OK"]), "content ['OK']"),
-        (completion(), "content None"),
-        ({"/v1/chat/completions": (200, '{"error": {"code": 500}}')}, '200 {"error"'),
-        ({"/v1/chat/completions": (200, '{"choices": []}')}, '200 {"choices"'),
-        ({"/v1/chat/completions": (400, "bad")}, "400 bad"),
-        ({}, "no answer (ConnectionError"),
-    ],
-)
-def test_thinking_off_fails(serve: Serve, answers: Canned, observed: str) -> None:
-    found = thinking_off(serve(answers))
-    assert found.status == "fail"
-    assert found.observed.startswith(observed)
-
-
-@pytest.mark.parametrize(
-    ("content", "status"), [("Yes, OK.", "pass"), ("\n", "fail"), ("<think>", "fail")]
-)
-def test_thinking_off_without_a_script(serve: Serve, content: str, status: str) -> None:
-    scripted = serve(completion(content=content))
-    real = Server(scripted.url, scripted.alias, None, scripted.session)
-    assert thinking_off(real).status == status
+def test_an_answer_of_any_size_is_not_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_server, "_MOST_BYTES", 1000)
+    found = identity(serve({"/v1/models": saying(200, "x" * 1000)}))
+    assert "no answer (TooMuchError: more than 1000 bytes)" in found.observed
 
 
 def test_a_proxy_in_the_environment_is_not_asked(
@@ -142,11 +154,538 @@ def test_a_proxy_in_the_environment_is_not_asked(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    assert identity(serve(models("the-alias"))).status == "pass"
+    assert identity(serve()).status == "pass"
 
 
-@pytest.mark.parametrize("asked", ["turbo4", "q4_0", "f16"])
-def test_kv_is_never_proven_by_asking(asked: str) -> None:
-    found = kv(asked)
-    assert (found.probe, found.status) == ("kv", "unproven")
-    assert f"asked: {asked}" in found.observed
+# --- identity ----------------------------------------------------------------------------------
+
+
+def models(*names: str) -> dict[str, Reaction]:
+    return {"/v1/models": saying(200, {"data": [{"id": name} for name in names]})}
+
+
+def built_from(build_info: object) -> dict[str, Reaction]:
+    return {"/props": saying(200, {**bad.PROPS, "build_info": build_info})}
+
+
+@pytest.mark.parametrize(
+    ("reactions", "observed"),
+    [
+        (models("model.gguf"), "it names model.gguf"),
+        (models("another", bad.ALIAS), "it names another"),
+        (models(), '/v1/models: 200 {"data": []}'),
+        ({"/v1/models": saying(404, "x")}, "/v1/models: 404"),
+        (built_from("b0-unknown"), "build_info b0-unknown"),
+        (built_from("b9326-0c1e57098"), "build_info b9326-0c1e57098"),
+        (built_from("b9326-1c4788193"), "build_info b9326-1c4788193"),
+        (built_from("1c4788192"), "build_info 1c4788192"),
+        (built_from("b9326-1c47"), "build_info b9326-1c47"),
+        (built_from("b9326-1c4788192-dirty"), "build_info b9326-1c4788192-dirty"),
+        (built_from(None), "no build_info in /props"),
+        ({"/props": saying(501, "x")}, "/props: 501"),
+    ],
+)
+def test_identity_fails(serve: Serve, reactions: dict[str, Reaction], observed: str) -> None:
+    found = identity(serve(reactions))
+    assert found.status == "fail"
+    assert found.observed.startswith(observed)
+
+
+@pytest.mark.parametrize("commit", ["1c4788192", bad.COMMIT, bad.COMMIT.upper()])
+def test_a_commit_may_be_known_in_part(serve: Serve, commit: str) -> None:
+    assert identity(serve(commit=commit)).status == "pass"
+
+
+@pytest.mark.parametrize("build_info", ["b0-unknown", "b1-0123456", None])
+def test_a_commit_that_nobody_knows_fails_nothing(serve: Serve, build_info: str | None) -> None:
+    found = identity(serve(built_from(build_info), commit=None))
+    assert found.status == "pass"
+    assert "nobody knows which commit" in found.observed
+
+
+# --- slots -------------------------------------------------------------------------------------
+
+
+def props(**fields: object) -> dict[str, Reaction]:
+    return {"/props": saying(200, {**bad.PROPS, **fields})}
+
+
+def served_whole(handler: Handler, body: Body) -> None:
+    """A server that takes prompts of any length."""
+    handler.say(200, bad.completion_body(body["prompt"]))
+
+
+def cuts_long_prompts(handler: Handler, body: Body) -> None:
+    handler.say(200, bad.completion_body(body["prompt"][: bad.SLOT_TOKENS // 2]))
+
+
+def refuses_when_half_full(handler: Handler, body: Body) -> None:
+    long = len(body["prompt"]) > bad.SLOT_TOKENS // 2
+    handler.say(400, bad.TOO_LONG) if long else served_whole(handler, body)
+
+
+def refuses_in_its_own_words(handler: Handler, body: Body) -> None:
+    long = len(body["prompt"]) >= bad.SLOT_TOKENS
+    handler.say(400, bad.REFUSAL) if long else served_whole(handler, body)
+
+
+def dies_of_a_long_prompt() -> Reaction:
+    dead: list[bool] = []
+
+    def react(handler: Handler, body: Body) -> None:
+        if dead:
+            return bad.hanging_up(handler, body)
+        dead.extend([True] * (len(body["prompt"]) >= bad.SLOT_TOKENS))
+        return bad.completion(handler, body)
+
+    return react
+
+
+@pytest.mark.parametrize(
+    ("reactions", "observed"),
+    [
+        (props(total_slots=4), "/props: total_slots 4, n_ctx 512"),
+        (props(total_slots="2"), "/props: total_slots '2'"),
+        (props(default_generation_settings={"n_ctx": 1024}), "/props: total_slots 2, n_ctx 1024"),
+        (props(default_generation_settings=None), "/props: total_slots 2, n_ctx None"),
+        ({"/slots": saying(200, bad.slot_states(count=1))}, "/slots: 1 slots, n_ctx [512]"),
+        ({"/slots": saying(200, bad.slot_states(tokens=256))}, "/slots: 2 slots, n_ctx [256, 256]"),
+        ({"/slots": saying(500, {})}, "/slots: 500"),
+        ({"/completion": served_whole}, "a prompt of 513 tokens: 200"),
+        ({"/completion": refuses_in_its_own_words}, "a prompt of 513 tokens: 400"),
+        ({"/completion": refuses_when_half_full}, "a prompt of 511 tokens: 400"),
+        ({"/completion": dies_of_a_long_prompt()}, "a prompt of 1 token after that: no answer"),
+        ({"/completion": cuts_long_prompts}, "a prompt of 513 tokens: 200"),
+    ],
+)
+def test_slots_fails(serve: Serve, reactions: dict[str, Reaction], observed: str) -> None:
+    found = slots(serve(reactions))
+    assert found.status == "fail"
+    assert found.observed.startswith(observed)
+
+
+def test_a_prompt_that_is_cut_short_in_silence_is_seen(serve: Serve) -> None:
+    found = slots(serve({"/completion": cuts_long_prompts}))
+    assert "a prompt of 511 tokens: the server read 256" in found.observed
+
+
+def test_slots_may_be_off(serve: Serve) -> None:
+    found = slots(serve({"/slots": saying(501, bad.REFUSAL)}))
+    assert found.status == "pass"
+    assert "/slots is off" in found.observed
+
+
+def test_without_a_tokenizer_the_length_of_prompts_is_unproven(serve: Serve) -> None:
+    found = slots(serve({"/tokenize": bad.not_found}))
+    assert found.status == "unproven"
+    assert "no prompt was measured" in found.observed
+
+
+@pytest.mark.parametrize(("asked", "made"), [(2048, 2048), (2000, 2048), (1, 256)])
+def test_a_slot_is_rounded_up_as_llama_cpp_does(asked: int, made: int) -> None:
+    assert slot_tokens(asked) == made
+
+
+# --- thinking ----------------------------------------------------------------------------------
+
+
+def chats(**message: object) -> dict[str, Reaction]:
+    return {CHAT: saying(200, bad.chat_body(**message))}
+
+
+def messages(*content: object, tokens: object = 3) -> dict[str, Reaction]:
+    return {MESSAGES: saying(200, bad.messages_body(*content, tokens=tokens))}
+
+
+def around(field: str, text: str) -> dict[str, Reaction]:
+    """A good chat with one more field beside its choices."""
+    return {CHAT: saying(200, {**bad.chat_body(content="OK"), field: text})}
+
+
+@pytest.mark.parametrize(
+    ("reactions", "why"),
+    [
+        (chats(content="OK", reasoning_content="hm"), "reasoning 'hm'"),
+        (chats(content=None, reasoning_content="hm"), "the text is not 'OK'"),
+        (chats(content="OK", reasoning="hm"), "text in reasoning"),
+        (chats(content="OK", thoughts=[{"step": "hm"}]), "text in thoughts.step"),
+        (chats(content="OK", inner="hm"), "text in inner"),
+        (chats(content="<think>hm</think>\n\nOK"), "a thinking mark in content"),
+        (chats(content="[THINK]hm[/THINK]OK"), "a thinking mark in content"),
+        (around("note", "<think>"), "a thinking mark in note"),
+        (around("reasoning", "hm"), "text in reasoning"),
+        (chats(content="Something else"), "the text is not 'OK'"),
+        (chats(content=" OK"), "the text is not 'OK'"),
+        (chats(content=["OK"]), "content ['OK']"),
+        (chats(content="OK", tokens=0), "usage: prompt 47, answer 0"),
+        (chats(content="OK", tokens=None), "usage: prompt 47, answer None"),
+        (chats(content="OK", tokens=True), "usage: prompt 47, answer True"),
+        (chats(content="OK", tokens=8), "more tokens than the text can have: 4"),
+        ({CHAT: saying(200, {"choices": []})}, '200 {"choices": []}'),
+        (around("error", "no"), "no completion"),
+        ({CHAT: bad.not_found}, "not available (no server for chats)"),
+        (messages(bad.THOUGHT, bad.TEXT), "reasoning 'hm'"),
+        (messages({"type": "thinking", "thinking": ""}, bad.TEXT), "reasoning '…'"),
+        (messages({"type": "redacted_thinking", "data": "x"}, bad.TEXT), "reasoning '…'"),
+        (messages({"type": "musing", "text": "hm"}, bad.TEXT), "a block of type musing"),
+        (messages({**bad.TEXT, "musing": "hm"}), "text in musing"),
+        (messages({"type": "text", "text": "<think>hm</think>OK"}), "a thinking mark in text"),
+        (messages({"type": "text", "text": "No"}), "the text is not 'OK'"),
+        (messages(bad.TEXT, tokens=0), "usage: prompt 47, answer 0"),
+        (messages(bad.TEXT, tokens=30), "more tokens than the text can have: 4"),
+        (messages(), "the text is not 'OK'"),
+        ({MESSAGES: saying(500, {})}, "no completion"),
+    ],
+)
+def test_thinking_off_fails(
+    serve: Serve, control: Reasoning, reactions: dict[str, Reaction], why: str
+) -> None:
+    found = thinking(serve(reactions), control)
+    assert found.status == "fail"
+    assert why in found.observed
+
+
+@pytest.mark.parametrize(
+    ("content", "status"), [("Yes, OK.", "pass"), ("\n", "fail"), ("<think>", "fail")]
+)
+def test_thinking_off_without_a_script(
+    serve: Serve, control: Reasoning, content: str, status: str
+) -> None:
+    assert thinking(serve(chats(content=content), script=None), control).status == status
+
+
+def test_without_a_script_hidden_thoughts_are_seen_in_the_usage(
+    serve: Serve, control: Reasoning
+) -> None:
+    found = thinking(serve(chats(content="OK", tokens=60), script=None), control)
+    assert found.status == "fail"
+
+
+def test_a_control_that_shows_no_reasoning_proves_nothing(serve: Serve) -> None:
+    found = thinking(serve(), reasoning(serve()))
+    assert found.status == "unproven"
+    assert f"the control server shows no reasoning in {CHAT} and {MESSAGES}" in found.observed
+
+
+def test_a_failure_needs_no_control(serve: Serve) -> None:
+    found = thinking(serve(chats(content="No")), reasoning(serve()))
+    assert found.status == "fail"
+
+
+def test_without_a_control_a_request_that_brings_no_thoughts_proves_nothing(serve: Serve) -> None:
+    deaf = {**chats(content="OK"), **messages(bad.TEXT)}
+    found = thinking(serve(deaf), None)
+    assert found.status == "unproven"
+    assert f"a request that asks for it shows no reasoning in {CHAT}" in found.observed
+
+
+def test_without_messages_half_is_unproven(serve: Serve, control: Reasoning) -> None:
+    found = thinking(serve({MESSAGES: bad.not_found}), control)
+    assert found.status == "unproven"
+    assert f"{MESSAGES} is not available" in found.observed
+
+
+def test_messages_that_no_server_has_need_no_control(serve: Serve) -> None:
+    without = {CHAT: saying(200, bad.THINKING_CHAT), MESSAGES: bad.not_found}
+    found = thinking(serve({MESSAGES: bad.not_found}), reasoning(serve(without)))
+    assert "nothing is proven" not in found.observed
+
+
+def test_thinking_on_passes(serve: Serve) -> None:
+    shown = {CHAT: saying(200, bad.THINKING_CHAT), MESSAGES: saying(200, bad.THINKING_MESSAGES)}
+    assert thinking(on(serve(shown)), None).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("reactions", "why"),
+    [
+        ({}, "no reasoning"),
+        (chats(content="OK", reasoning_content="another"), "the reasoning is not 'hm'"),
+        (chats(content="", reasoning_content="hm"), "the text is not 'OK'"),
+        (chats(content="<think>hm</think>OK"), "a thinking mark in content"),
+    ],
+)
+def test_thinking_on_fails(serve: Serve, reactions: dict[str, Reaction], why: str) -> None:
+    good = {CHAT: saying(200, bad.THINKING_CHAT), MESSAGES: saying(200, bad.THINKING_MESSAGES)}
+    found = thinking(on(serve({**(good if reactions else {}), **reactions})), None)
+    assert found.status == "fail"
+    assert why in found.observed
+
+
+def test_a_thought_that_fills_the_answer_leaves_the_text_unproven(serve: Serve) -> None:
+    body = bad.chat_body(content="", reasoning_content="long")
+    body["choices"][0]["finish_reason"] = "length"
+    shown = {CHAT: saying(200, body), MESSAGES: saying(200, bad.THINKING_MESSAGES)}
+    found = thinking(on(serve(shown, script=None)), None)
+    assert found.status == "unproven"
+    assert "before any text" in found.observed
+
+
+def test_a_request_can_turn_thinking_on(serve: Serve) -> None:
+    found = thinking_by_request(serve())
+    assert found.status == "pass"
+    assert found.observed == f"a request can, through {CHAT} and {MESSAGES}"
+
+
+def test_a_request_cannot_turn_thinking_on(serve: Serve, control: Reasoning) -> None:
+    deaf = {**chats(content="OK"), **messages(bad.TEXT)}
+    found = thinking_by_request(serve(deaf), control)
+    assert found.status == "pass"
+    assert found.observed.startswith("a request cannot")
+
+
+def test_of_a_model_that_nobody_saw_think_nothing_is_known(serve: Serve) -> None:
+    deaf = {**chats(content="OK"), **messages(bad.TEXT)}
+    found = thinking_by_request(serve(deaf))
+    assert found.status == "unproven"
+    assert "nobody has seen this model think" in found.observed
+
+
+def test_whether_a_request_can_is_not_asked_where_thinking_is_on(serve: Serve) -> None:
+    assert thinking_by_request(on(serve())).observed.startswith("not asked")
+
+
+# --- load --------------------------------------------------------------------------------------
+
+
+def mixes_up(handler: Handler, _body: Body) -> None:
+    handler.say(200, bad.completion_body("never mind"))
+
+
+def streams(*deltas: object) -> Reaction:
+    def react(handler: Handler, body: Body) -> None:
+        if body.get("stream"):
+            handler.stream(*({"choices": [{"delta": delta}]} for delta in deltas))
+        else:
+            bad.chat(handler, body)
+
+    return react
+
+
+def says_ok_to_all(handler: Handler, _body: Body) -> None:
+    handler.say(200, bad.chat_body(content="OK"))
+
+
+def dies_at(count: int) -> dict[str, Reaction]:
+    """A server whose tenth completion, say, is its last."""
+    asked: list[int] = []
+
+    def react(handler: Handler, body: Body, path: str) -> None:
+        asked.append(1)
+        good = bad.GOOD[path] if len(asked) < count else bad.hanging_up
+        good(handler, body)
+
+    return {
+        path: lambda handler, body, path=path: react(handler, body, path)
+        for path in (CHAT, MESSAGES, "/completion")
+    }
+
+
+def refuses_streams(handler: Handler, body: Body) -> None:
+    handler.say(200, bad.REFUSAL) if body.get("stream") else bad.completion(handler, body)
+
+
+@pytest.mark.parametrize(
+    ("reactions", "observed"),
+    [
+        ({"/completion": mixes_up}, "of 4 at once: 'xyz', not 'K'"),
+        ({CHAT: saying(200, {"error": {"code": 500}})}, 'of 4 at once: 200 {"error"'),
+        (around("error", "no"), "of 4 at once: 200"),
+        ({CHAT: saying(503, {})}, "of 4 at once: 503"),
+        ({CHAT: streams({"content": "O"})}, f"{CHAT} as a stream: ('', 'O'), not ('', 'OK')"),
+        ({CHAT: streams({"reasoning_content": "hm"}, {"content": "OK"})}, f"{CHAT} as a stream"),
+        ({MESSAGES: saying(200, bad.messages_body(bad.TEXT))}, f"{MESSAGES} as a stream: no event"),
+        ({CHAT: says_ok_to_all}, f"{CHAT} as a stream: no event"),
+        ({"/no/such/path": saying(200, {})}, "an unknown path: 200"),
+        ({"/no/such/path": bad.hanging_up}, "an unknown path: no answer"),
+        ({"/no/such/path": lambda handler, _body: redirect(handler)}, "an unknown path: 302"),
+        ({"/completion": refuses_streams}, "no stream to hang up on: no event in 200"),
+        (dies_at(10), "a number as prompt: no answer"),
+        (dies_at(1), "of 4 at once: no answer"),
+    ],
+)
+def test_load_fails(serve: Serve, reactions: dict[str, Reaction], observed: str) -> None:
+    found = load(serve(reactions))
+    assert found.status == "fail"
+    assert found.observed.startswith(observed)
+
+
+def test_nonsense_that_is_answered_as_if_it_made_sense_fails(serve: Serve) -> None:
+    def canned(handler: Handler, body: Body) -> None:
+        good = body.get("stream")
+        bad.chat(handler, body) if good else handler.say(200, bad.chat_body(content="OK"))
+
+    found = load(serve({CHAT: canned}))
+    assert found.status == "fail"
+    assert found.observed.startswith("a number as messages: 200")
+
+
+def test_a_slot_that_stays_busy_after_its_client_hung_up_fails(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_probe, "FREE_S", 0.1)
+    busy: list[bool] = []
+
+    def completes(handler: Handler, body: Body) -> None:
+        busy.extend([True] * bool(body.get("stream")))
+        bad.completion(handler, body)
+
+    def tells(handler: Handler, _body: Body) -> None:
+        handler.say(200, bad.slot_states(busy=bool(busy)))
+
+    found = load(serve({"/completion": completes, "/slots": tells}))
+    assert found.status == "fail"
+    assert "still busy" in found.observed
+
+
+@pytest.mark.parametrize(
+    "reaction", [saying(501, bad.REFUSAL), saying(200, bad.slot_states(busy=True))]
+)
+def test_whether_the_slot_gets_free_is_not_told_where_it_cannot_be_seen(
+    serve: Serve, reaction: Reaction
+) -> None:
+    found = load(serve({"/slots": reaction}))
+    assert found.status == "pass"
+    assert "slot free" not in found.observed
+    assert "hung up in mid-stream" in found.observed
+
+
+@pytest.mark.parametrize(
+    ("reactions", "said"),
+    [
+        ({}, "malformed JSON for chats: 500, survived"),
+        ({}, "empty messages: served"),
+        ({"/no/such/path": saying(404, raw="<html>")}, "an unknown path: 404 without a JSON error"),
+        ({MESSAGES: bad.not_found}, f"{MESSAGES} not available"),
+    ],
+)
+def test_what_load_survives_is_said(
+    serve: Serve, reactions: dict[str, Reaction], said: str
+) -> None:
+    found = load(serve(reactions))
+    assert found.status == "pass"
+    assert said in found.observed
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"reasoning_content": "hm", "content": "OK"}, {"content": "<think>hm</think>\n\nOK"}],
+)
+def test_thoughts_do_not_disturb_load(serve: Serve, message: Body) -> None:
+    def thinking_aloud(handler: Handler, body: Body) -> None:
+        if not isinstance(body.get("messages"), list) or body.get("temperature") == "hot":
+            return bad.chat(handler, body)
+        if body.get("stream"):
+            return handler.stream({"choices": [{"delta": message}]})
+        return handler.say(200, bad.chat_body(**message))
+
+    assert load(serve({CHAT: thinking_aloud})).status == "pass"
+
+
+def test_a_server_that_is_gone_is_asked_no_more(serve: Serve) -> None:
+    assert load(serve(dies_at(10))).observed.count("no answer") == 1
+
+
+def test_load_asks_often_enough_for_a_server_that_dies_on_the_tenth_request(serve: Serve) -> None:
+    asked: list[str] = []
+
+    def counting(path: str) -> Reaction:
+        def react(handler: Handler, body: Body) -> None:
+            asked.append(path)
+            bad.GOOD[path](handler, body)
+
+        return react
+
+    profile = Profile(bad.ALIAS, parallel=1, slot_tokens=bad.SLOT_TOKENS)
+    counted = {path: counting(path) for path in (CHAT, MESSAGES, "/completion")}
+    load(serve(counted, profile=profile))
+    assert len(asked) >= 12
+
+
+def test_no_two_kinds_of_nonsense_are_the_same() -> None:
+    assert len({(one.path, one.data) for one in NONSENSE}) == len(NONSENSE)
+
+
+# --- determinism -------------------------------------------------------------------------------
+
+
+def wavers(first: Body, *, margin: float = 1.0) -> Reaction:
+    """Says "xyz", and "xYz" to requests that have all of `first`; it was that sure of its y."""
+
+    def react(handler: Handler, body: Body) -> None:
+        other = all(body.get(key) == value for key, value in first.items())
+        answer = bad.completion_body(body["prompt"], cached=12 * bool(body["cache_prompt"]))
+        answer["content"] = "xYz" if other else "xyz"
+        letters = [bad.step(ord(one), margin) for one in answer["content"]]
+        handler.say(200, {**answer, "completion_probabilities": letters})
+
+    return react
+
+
+def alternates() -> Reaction:
+    count: list[int] = []
+
+    def react(handler: Handler, body: Body) -> None:
+        count.append(1)
+        wavers({} if len(count) % 2 else {"prompt": None}, margin=0.001)(handler, body)
+
+    return react
+
+
+def never_cached(handler: Handler, body: Body) -> None:
+    handler.say(200, bad.completion_body(body["prompt"]))
+
+
+def test_output_that_does_not_repeat_fails_however_near_the_tie(serve: Serve) -> None:
+    found = determinism(serve({"/completion": alternates()}))
+    assert found.status == "fail"
+    assert "'xYz', then 'xyz'" in found.observed
+
+
+def test_output_that_differs_from_the_cache_fails(serve: Serve) -> None:
+    found = determinism(serve({"/completion": wavers({"cache_prompt": True})}))
+    assert found.status == "fail"
+    assert "'xyz', with the cache 'xYz'" in found.observed
+
+
+def test_output_from_the_cache_may_differ_at_a_near_tie(serve: Serve) -> None:
+    found = determinism(serve({"/completion": wavers({"cache_prompt": True}, margin=0.01)}))
+    assert found.status == "pass"
+    assert "but for 3 near ties" in found.observed
+
+
+def test_a_cache_that_is_never_used_leaves_it_open(serve: Serve) -> None:
+    found = determinism(serve({"/completion": never_cached}))
+    assert found.status == "unproven"
+    assert "the prompt cache was never seen in use" in found.observed
+
+
+# --- the speed of decoding ---------------------------------------------------------------------
+
+
+def timings(**fields: object) -> dict[str, Reaction]:
+    good = {"predicted_n": 64, "predicted_per_second": 500.5}
+    return {"/completion": saying(200, {"content": "x", "timings": {**good, **fields}})}
+
+
+def test_the_speed_of_decoding_is_what_the_server_says(serve: Serve) -> None:
+    assert decode_speed(serve()) == 500.5
+
+
+@pytest.mark.parametrize(
+    "reactions",
+    [
+        timings(predicted_n=1),
+        timings(predicted_n=None),
+        timings(predicted_per_second="fast"),
+        timings(predicted_per_second=True),
+        timings(predicted_per_second=0),
+        timings(predicted_per_second=float("inf")),
+        timings(predicted_per_second=float("nan")),
+        {"/completion": saying(500, {})},
+        {"/completion": saying(200, raw="<html>")},
+        {"/completion": bad.hanging_up},
+    ],
+)
+def test_a_speed_that_nobody_gives_is_none(serve: Serve, reactions: dict[str, Reaction]) -> None:
+    assert decode_speed(serve(reactions)) is None

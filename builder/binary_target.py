@@ -1,0 +1,105 @@
+"""A llama-server program on this machine as something that servers are started from."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder import signals
+from builder.errors import UsageError
+from builder.serving import Serving, State
+
+_LOOPBACK = "127.0.0.1"
+_ANSWER_S = 10.0
+_SIGNAL_CODES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryTarget:
+    """A program file. `env` is added to this process's environment."""
+
+    path: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def output(self, *arguments: str) -> str:
+        """What llama-server prints for these arguments until it ends by itself.
+
+        Raises UsageError when the file is no program, or does not end within ten seconds.
+        """
+        try:
+            result = subprocess.run(
+                [self.path, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.env},
+                timeout=_ANSWER_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UsageError(f"{self.path} cannot be run", why=str(error)) from error
+        return result.stdout.decode(errors="replace")
+
+    @contextlib.contextmanager
+    def serve(
+        self, arguments: Sequence[str], model: Path, *, port: int | None = None
+    ) -> Iterator[Serving]:
+        """Start the program on a model, listening on loopback only; killed at the end."""
+        port = port or _free_port()
+        place = ["-m", str(model), "--host", _LOOPBACK, "--port", str(port)]
+        with signals.interrupting(), tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                [self.path, *place, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.env},
+            )
+            try:
+                yield _Process(process, port, log.fileno())
+            finally:
+                process.kill()
+                process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log_descriptor: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{_LOOPBACK}:{self.port}"
+
+    def state(self) -> State:
+        code = self.process.poll()
+        if code is None:
+            return State(running=True)
+        return State(running=False, exit_code=code if code >= 0 else _SIGNAL_CODES - code)
+
+    def log(self) -> str:
+        # Read at its start, whatever the position that the child shares and writes at.
+        size = os.fstat(self.log_descriptor).st_size
+        return os.pread(self.log_descriptor, size, 0).decode(errors="replace").rstrip()
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def health(self) -> str | None:
+        return None
+
+
+def _free_port() -> int:
+    """A port that nobody listened on a moment ago: somebody may take it before the server does."""
+    with socket.create_server((_LOOPBACK, 0)) as free:
+        port: int = free.getsockname()[1]
+        return port

@@ -1,0 +1,285 @@
+"""The three servers of a smoke, one after the other: the control, the one asked, the interrupted.
+
+Never two at once: a model made for the card fills it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from builder import doctor_facts
+from builder.model import Kv, Profile
+from builder.probe import kv_numbers, readiness, stop
+from builder.probe import server as probe_server
+from builder.probe.determinism import PROBE as DETERMINISM
+from builder.probe.determinism import determinism
+from builder.probe.finding import Finding, not_asked
+from builder.probe.identity import PROBE as IDENTITY
+from builder.probe.identity import identity
+from builder.probe.kv_numbers import Asked
+from builder.probe.load import PROBE as LOAD
+from builder.probe.load import load
+from builder.probe.offload import decode_speed
+from builder.probe.readiness import Observation, Wait
+from builder.probe.server import Script, Server
+from builder.probe.slots import PROBE as SLOTS
+from builder.probe.slots import slots
+from builder.probe.stop import Ending
+from builder.probe.thinking import BY_REQUEST, Reasoning, reasoning, thinking, thinking_by_request
+from builder.probe.thinking import PROBE as THINKING
+from builder.progress import Progress
+from builder.server_args import server_args
+from builder.serving import Serving, Target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import requests
+
+MOVED_PORT = 18080
+"""What the control server listens on, to see that HEALTHCHECK follows."""
+
+KV_F16 = Kv("f16", "f16")
+
+_POLL_S = 0.05
+_LOADING_POLL_S = 0.002
+_HEALTH_TIMEOUT_S = 2.0
+_HEALTHCHECK_S = 8.0
+_TRIES = 3
+_AGAIN = kv_numbers.PROMPTS[:5]
+_UNAVAILABLE = 503
+_ROOM = 64
+
+Probe = Callable[[Server], Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all servers of a smoke have in common.
+
+    `flags` are those that `--help` lists. `timeout_s` is how long each may take to get ready.
+    `gpu`: whether there is one to run on.
+    """
+
+    target: Target
+    profile: Profile
+    model: "Path"
+    script: Script | None
+    commit: str | None
+    flags: frozenset[str]
+    timeout_s: float
+    session: "requests.Session"
+    gpu: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """What was seen of one server. Fields keep their defaults when it never got ready."""
+
+    wait: Wait
+    log: str = ""
+    findings: tuple[Finding, ...] = ()
+    numbers: tuple[Asked, ...] = ()
+    reasoning: Reasoning | None = None
+    decode_tokens_s: float | None = None
+    gpu_memory_mib: float | None = None
+    health: str | None = "none"
+    ending: Ending | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it could be asked."""
+        return self.wait.phase is readiness.Phase.READY
+
+
+def control(setting: Setting, progress: Progress) -> Launched:
+    """A server with f16 KV, the other thinking, another port: what the one asked is held against.
+
+    Some of its answers are read twice: what differs is this machine's noise.
+    """
+    profile = replace(setting.profile, thinking=not setting.profile.thinking)
+    with _started(setting, profile, KV_F16, progress, MOVED_PORT) as (serving, wait, server):
+        if wait.phase is not readiness.Phase.READY:
+            return Launched(wait, serving.log())
+        progress.detail("reading the control's answers")
+        return Launched(
+            wait,
+            reasoning=reasoning(server),
+            numbers=(kv_numbers.ask(server), kv_numbers.ask(server, _AGAIN)),
+            health=_health(serving),
+            ending=_terminate(serving, "idle"),
+            log=serving.log(),
+        )
+
+
+def asked(setting: Setting, kv: Kv, shown: Reasoning | None, progress: Progress) -> Launched:
+    """The server as the profile wants it, asked by every probe. `shown` is what the control did."""
+    with _started(setting, setting.profile, kv, progress) as (serving, wait, server):
+        if wait.phase is not readiness.Phase.READY:
+            return Launched(wait, serving.log(), not_asked_at_all("the server was not ready"))
+        findings = _ask_all(server, shown, lambda: _gone(serving), progress)
+        alive = _gone(serving) is None
+        progress.detail("reading its answers")
+        return Launched(
+            wait,
+            findings=findings,
+            numbers=(kv_numbers.ask(server),) if alive else (),
+            decode_tokens_s=decode_speed(server) if alive and setting.gpu else None,
+            gpu_memory_mib=doctor_facts.used_gpu_memory() if setting.gpu else None,
+            health=_health(serving) if alive else "none",
+            ending=_terminate_in_stream(serving, server) if alive else None,
+            log=serving.log(),
+        )
+
+
+def already_running(server: Server, timeout_s: float, progress: Progress) -> Launched:
+    """A server that somebody else started: asked, and left running."""
+    wait = _wait(lambda at_s: Observation(at_s, _ask_health(server)), timeout_s, progress)
+    if wait.phase is not readiness.Phase.READY:
+        return Launched(wait, findings=not_asked_at_all("the server was not ready"))
+    return Launched(wait, findings=_ask_all(server, None, lambda: None, progress))
+
+
+def interrupted(setting: Setting, kv: Kv) -> Ending:
+    """SIGTERM to a server that has just been seen loading."""
+    for _ in range(_TRIES):
+        arguments = server_args(setting.profile, kv, setting.flags)
+        with setting.target.serve(arguments, setting.model) as serving:
+            if _seen_loading(serving, setting):
+                return _terminate(serving, "loading")
+    return Ending("loading", missed=f"it was never seen loading in {_TRIES} starts")
+
+
+def not_asked_at_all(why: str) -> tuple[Finding, ...]:
+    """A finding for each probe that needs a server to ask."""
+    return tuple(not_asked(name, why) for name in _probes(None))
+
+
+def _probes(shown: Reasoning | None) -> dict[str, Probe]:
+    """The questions to a server that is ready, in order."""
+    return {
+        IDENTITY: identity,
+        SLOTS: slots,
+        THINKING: lambda server: thinking(server, shown),
+        BY_REQUEST: lambda server: thinking_by_request(server, shown),
+        LOAD: load,
+        DETERMINISM: determinism,
+    }
+
+
+def _ask_all(
+    server: Server, shown: Reasoning | None, gone: Callable[[], str | None], progress: Progress
+) -> tuple[Finding, ...]:
+    """Ask until the server is gone; the probe under which it went has failed."""
+    findings: list[Finding] = []
+    why = None
+    for name, probe in _probes(shown).items():
+        if why is not None:
+            findings.append(not_asked(name, why))
+            continue
+        progress.detail(name)
+        found = probe(server)
+        why = gone()
+        if why is not None:
+            found = replace(found, status="fail", observed=f"{why}; {found.observed}")
+        findings.append(found)
+    return tuple(findings)
+
+
+@contextmanager
+def _started(
+    setting: Setting, profile: Profile, kv: Kv, progress: Progress, port: int | None = None
+) -> Iterator[tuple[Serving, Wait, Server]]:
+    """A server that is ready or never will be."""
+    arguments = server_args(profile, kv, setting.flags)
+    with setting.target.serve(arguments, setting.model, port=port) as serving:
+        wait = _wait(lambda at_s: _look(serving, setting, at_s), setting.timeout_s, progress)
+        url = serving.url if serving.port is not None else ""
+        server = Server(url, setting.session, profile, setting.commit, setting.script)
+        yield serving, wait, server
+
+
+def _wait(look: Callable[[float], Observation], timeout_s: float, progress: Progress) -> Wait:
+    """Look at the server until it is ready, gone or too late."""
+    started = time.monotonic()
+    wait = Wait(timeout_s)
+    while True:
+        wait = wait.after(look(time.monotonic() - started))
+        if wait.over:
+            return wait
+        progress.detail(f"{wait.phase}, {wait.last.at_s:.0f} of at most {timeout_s:.0f} s")
+        time.sleep(_POLL_S)
+
+
+def _look(serving: Serving, setting: Setting, at_s: float) -> Observation:
+    # The process is looked at last: a server that answers and dies has died.
+    health: readiness.Health = "silent"
+    if serving.port is not None:
+        health = _ask_health(Server(serving.url, setting.session, setting.profile))
+    state = serving.state()
+    return Observation(at_s, health, state.running, state.exit_code, state.out_of_memory)
+
+
+def _ask_health(server: Server) -> readiness.Health:
+    """What /health says; a server that says ok and turns the next question away is not ready."""
+    health = readiness.health(probe_server.get(server, "/health", _HEALTH_TIMEOUT_S))
+    if health == "ok" and probe_server.get(server, "/props").status == _UNAVAILABLE:
+        return "premature"
+    return health
+
+
+def _seen_loading(serving: Serving, setting: Setting) -> bool:
+    """Whether /health answered 503; False once it is ready or gone."""
+    deadline = time.monotonic() + setting.timeout_s
+    while serving.port is not None and time.monotonic() < deadline:
+        server = Server(serving.url, setting.session, setting.profile)
+        health = readiness.health(probe_server.get(server, "/health", _HEALTH_TIMEOUT_S))
+        if health == "loading":
+            return True
+        if health == "ok" or not serving.state().running:
+            return False
+        time.sleep(_LOADING_POLL_S)
+    return False
+
+
+def _gone(serving: Serving) -> str | None:
+    """How the server ended, or None while it runs."""
+    state = serving.state()
+    if state.running:
+        return None
+    how = readiness.ending(state.exit_code, out_of_memory=state.out_of_memory)
+    return f"the server exited: {how}"
+
+
+def _health(serving: Serving) -> str | None:
+    """What HEALTHCHECK settles on within some seconds: it looks once a second at first."""
+    deadline = time.monotonic() + _HEALTHCHECK_S
+    while (status := serving.health()) == "starting" and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return status
+
+
+def _terminate(serving: Serving, when: stop.When) -> Ending:
+    """SIGTERM now, and how it ends."""
+    started = time.monotonic()
+    serving.terminate()
+    while (state := serving.state()).running and time.monotonic() - started < stop.DEADLINE_S:
+        time.sleep(_POLL_S)
+    return Ending(when, time.monotonic() - started, state.exit_code)
+
+
+def _terminate_in_stream(serving: Serving, server: Server) -> Ending:
+    """SIGTERM after the first piece of an answer that is far from its end."""
+    when: stop.When = "in mid-stream"
+    body = {
+        "prompt": "Count from one to a thousand: one",
+        "n_predict": server.profile.slot_tokens - _ROOM,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    with probe_server.stream(server, "/completion", body) as pieces:
+        if next(pieces, None) is None:
+            return Ending(when, missed=f"no answer began: {pieces.fault}")
+        return _terminate(serving, when)

@@ -1,0 +1,57 @@
+"""What a user may say about a smoke: words of a command line → values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import get_args
+
+from builder.errors import UsageError
+from builder.model import Kv, Requirement
+from builder.pins_problems import suggestion
+
+MODEL = "scripted"
+"""The name of the model that is served unless another is asked for."""
+
+SMOKE_CAN_REQUIRE: tuple[Requirement, ...] = ("contract", "kv")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """None: what the target, its variant and the smoke's own profile say.
+
+    `model` is a path or the name of a model that builder writes. `timeout_s` is how long a server
+    may take to get ready.
+    """
+
+    variant: str | None = None
+    profile: str | None = None
+    kv: Kv | None = None
+    model: str = MODEL
+    env: Mapping[str, str] = field(default_factory=dict)
+    require: frozenset[Requirement] = frozenset()
+    timeout_s: float = 120.0
+
+
+def parse_kv(text: str) -> Kv:
+    """`TYPE` for both halves of the cache, or `K:V`. Raises UsageError for anything else."""
+    k, separator, v = text.partition(":")
+    if not k or (separator and not v) or ":" in v:
+        raise UsageError(f"--kv {text!r} is no type", hint="--kv turbo4, or K:V: --kv q8_0:turbo4")
+    return Kv(k, v or k)
+
+
+def parse_env(words: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` pairs. Raises UsageError for a word that is none."""
+    pairs = [word.partition("=") for word in words]
+    for name, separator, _ in pairs:
+        if not name or not separator:
+            raise UsageError(f"--env {name!r} is no NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def parse_require(words: Sequence[str]) -> frozenset[Requirement]:
+    """Names of what has to be proven. Raises UsageError for one that a smoke cannot prove."""
+    for word in words:
+        if word not in SMOKE_CAN_REQUIRE:
+            hint = suggestion(word, SMOKE_CAN_REQUIRE)
+            raise UsageError(f"--require {word!r}: a smoke proves no such thing", hint=hint)
+    return frozenset(one for one in get_args(Requirement) if one in words)

@@ -1,0 +1,148 @@
+"""The offload probe over logs.
+
+CPU_LOG is copied from a run of mainline 0c1e57098. GPU_LOG was never run: it is written after the
+sources' format strings, with the sizes that the same model would have.
+"""
+
+import pytest
+
+from builder.probe.finding import Finding
+from builder.probe.offload import floor, offload
+
+CPU_LOG = """\
+0.00.003.864 I load_backend: loaded CPU backend from /opt/llama/libggml-cpu.so
+0.00.014.396 I load_tensors: loading model tensors, this can take a while... (load_mode = mmap)
+0.00.016.655 I load_tensors:   CPU_Mapped model buffer size =     9.27 MiB
+0.00.017.096 I llama_context: flash_attn            = enabled
+0.00.017.148 I llama_context:        CPU  output buffer size =     0.00 MiB
+0.00.017.677 I llama_kv_cache:        CPU KV buffer size =     9.00 MiB
+0.00.026.548 I sched_reserve:        CPU compute buffer size =     6.09 MiB
+0.00.026.591 I sched_reserve: graph: nodes = 366, splits = 1, input objects = 4, input tensors = 8
+"""
+
+GPU_LOG = """\
+ggml_cuda_init: found 1 CUDA devices (Total VRAM: 24124 MiB):
+load_tensors: offloading output layer to GPU
+load_tensors: offloading 7 repeating layers to GPU
+load_tensors: offloaded 9/9 layers to GPU
+load_tensors:   CPU_Mapped model buffer size =     0.13 MiB
+load_tensors:        CUDA0 model buffer size =     9.27 MiB
+llama_context: flash_attn    = enabled
+llama_context:  CUDA_Host  output buffer size =     0.01 MiB
+llama_kv_cache:      CUDA0 KV buffer size =     8.38 MiB
+sched_reserve:      CUDA0 compute buffer size =     6.09 MiB
+sched_reserve:  CUDA_Host compute buffer size =     4.51 MiB
+sched_reserve: graph splits = 2
+"""
+
+MODEL_BYTES = 9_735_000
+
+
+def judged(log: str = GPU_LOG, **measured: object) -> Finding:
+    good = {"gpu": True, "model_bytes": MODEL_BYTES, "decode_tokens_s": 900.0, "memory_mib": 420.0}
+    return offload(log, **{**good, **measured})  # type: ignore[arg-type]
+
+
+def gpu_log(old: str, new: str) -> str:
+    assert old in GPU_LOG
+    return GPU_LOG.replace(old, new)
+
+
+def test_a_gpu_that_does_all_the_work_passes() -> None:
+    found = judged()
+    assert (found.probe, found.status) == ("offload", "pass")
+    assert "9/9 layers" in found.observed
+    assert "8.38 MiB in CUDA0" in found.observed
+
+
+def test_without_a_gpu_nothing_is_proven() -> None:
+    found = judged(CPU_LOG, gpu=False)
+    assert found.status == "unproven"
+    assert "no GPU here: nothing to offload to" in found.observed
+
+
+@pytest.mark.parametrize(
+    ("log", "observed"),
+    [
+        (CPU_LOG, "no layer is on a GPU: a CPU run; 9.00 MiB of KV cache in CPU"),
+        ("", "no layer is on a GPU: a CPU run; flash attention is not in the log; no KV buffer"),
+        (
+            "ggml_cuda_init: failed to initialize CUDA: forward compatibility was attempted\n"
+            + CPU_LOG,
+            "no layer is on a GPU: a CPU run (failed to initialize CUDA: forward compat",
+        ),
+        (gpu_log("offloaded 9/9", "offloaded 8/9"), "8 of 9 layers offloaded"),
+        (gpu_log("offloaded 9/9", "offloaded 0/9"), "0 of 9 layers offloaded"),
+        (
+            GPU_LOG + "load_tensors: offloaded 2/5 layers to GPU\n",
+            "2 of 5 layers offloaded",
+        ),
+        (gpu_log("= enabled", "= disabled"), "flash attention disabled"),
+        (gpu_log("= enabled", "= auto"), "flash attention auto"),
+        (
+            gpu_log("= enabled", "= auto") + "llama_context: Flash Attention was auto, set to "
+            "disabled\n",
+            "flash attention disabled",
+        ),
+        (gpu_log("graph splits = 2", "graph splits = 17"), "the graph is split in 17"),
+        (
+            gpu_log("graph splits = 2", "graph: nodes = 366, splits = 17, input objects = 4"),
+            "the graph is split in 17",
+        ),
+        (gpu_log("CUDA0 KV", "CPU KV"), "8.38 MiB of KV cache in CPU"),
+        (gpu_log("CUDA0 KV", "CUDA_Host KV"), "8.38 MiB of KV cache in CUDA_Host"),
+        (
+            GPU_LOG + "llama_kv_cache:        CPU KV buffer size =     1.06 MiB\n",
+            "1.06 MiB of KV cache in CPU",
+        ),
+    ],
+)
+def test_offload_fails(log: str, observed: str) -> None:
+    found = judged(log)
+    assert found.status == "fail"
+    assert found.observed.startswith(observed)
+
+
+def test_flash_attention_that_resolved_itself_is_on() -> None:
+    log = gpu_log("= enabled", "= auto")
+    assert (
+        judged(log + "sched_reserve: Flash Attention was auto, set to enabled\n").status == "pass"
+    )
+
+
+def test_the_empty_buffers_of_a_dry_run_count_for_nothing() -> None:
+    dry = "llama_kv_cache:        CPU KV buffer size =     0.00 MiB\n"
+    assert judged(dry + GPU_LOG).status == "pass"
+
+
+def test_a_speed_under_the_floor_fails() -> None:
+    found = judged(decode_tokens_s=floor(MODEL_BYTES) - 1)
+    assert found.status == "fail"
+    assert "under the floor" in found.observed
+
+
+def test_a_speed_that_nobody_measured_is_unproven() -> None:
+    found = judged(decode_tokens_s=None)
+    assert found.status == "unproven"
+    assert "the speed of decoding was not measured" in found.observed
+
+
+def test_memory_that_the_driver_does_not_see_fails() -> None:
+    found = judged(memory_mib=3.0)
+    assert found.status == "fail"
+    assert found.observed == "the driver says 3 MiB in use, the log has 18 on the GPU"
+
+
+def test_without_a_driver_that_answers_memory_is_not_judged() -> None:
+    found = judged(memory_mib=None)
+    assert found.status == "pass"
+    assert "no driver answered" in found.observed
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "low", "high"), [(0.01, 90, 100), (1, 30, 40), (5, 9, 12), (20, 2.5, 3.0)]
+)
+def test_the_floor_falls_with_the_size_of_the_model(
+    gigabytes: float, low: float, high: float
+) -> None:
+    assert low < floor(int(gigabytes * 1e9)) < high

@@ -1,0 +1,68 @@
+"""Profiles as arguments of llama-server."""
+
+from builder.model import Kv, Profile
+from builder.server_args import known_flags, not_available, server_args
+
+PROFILE = Profile("local", parallel=3, slot_tokens=1000)
+
+# From `llama-server --help` at spiritbuun 1c4788192.
+HELP = """\
+-fa,   --flash-attn [on|off|auto]       set Flash Attention use ('on', 'off', or 'auto')
+                                        (env: LLAMA_ARG_FLASH_ATTN)
+-ctk,  --cache-type-k TYPE              KV cache data type for K
+                                        allowed values: f32, f16, turbo4
+-fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
+--jinja, --no-jinja                     whether to use jinja template engine for chat
+-rea,  --reasoning [on|off|auto]        Use reasoning/thinking in the chat, see --reasoning-format
+--chat-template-kwargs STRING           sets additional params for the json template parser
+"""
+
+ALL = known_flags(HELP)
+
+
+def value(arguments: list[str], flag: str) -> str:
+    return arguments[arguments.index(flag) + 1]
+
+
+def test_the_context_is_that_of_all_slots():
+    arguments = server_args(PROFILE, Kv("f16", "f16"), ALL)
+    assert (value(arguments, "-c"), value(arguments, "-np")) == ("3000", "3")
+
+
+def test_both_halves_of_the_cache_are_named():
+    arguments = server_args(PROFILE, Kv("q8_0", "turbo4"), ALL)
+    assert (value(arguments, "-ctk"), value(arguments, "-ctv")) == ("q8_0", "turbo4")
+
+
+def test_thinking_is_said_in_both_ways():
+    off = server_args(PROFILE, Kv("f16", "f16"), ALL)
+    on = server_args(Profile("local", 3, 1000, thinking=True), Kv("f16", "f16"), ALL)
+    assert value(off, "--reasoning") == "off"
+    assert value(off, "--chat-template-kwargs") == '{"enable_thinking": false}'
+    assert value(on, "--reasoning") == "on"
+    assert value(on, "--chat-template-kwargs") == '{"enable_thinking": true}'
+
+
+def test_every_spelling_of_a_flag_is_known():
+    assert {"-fa", "--flash-attn", "--fit", "-fit", "--no-jinja", "--reasoning"} <= ALL
+
+
+def test_what_a_description_mentions_is_no_flag_unless_it_begins_the_line():
+    assert "env" not in ALL
+    assert known_flags("error while loading shared libraries: --x") == frozenset()
+
+
+def test_a_flag_that_the_commit_lacks_is_left_out_and_told():
+    old = ALL - {"--reasoning", "--fit"}
+    arguments = server_args(PROFILE, Kv("f16", "f16"), old)
+    assert "--reasoning" not in arguments
+    assert "--fit" not in arguments
+    assert "off" not in arguments
+    assert not_available(old) == ["--fit", "--reasoning"]
+
+
+def test_without_a_help_text_everything_is_passed():
+    assert server_args(PROFILE, Kv("f16", "f16"), frozenset()) == server_args(
+        PROFILE, Kv("f16", "f16"), ALL
+    )
+    assert not_available(frozenset()) == []
