@@ -47,8 +47,11 @@ _POLL_S = 0.05
 _LOADING_POLL_S = 0.002
 _HEALTH_TIMEOUT_S = 2.0
 _HEALTHCHECK_S = 8.0
+_NOTICED_S = 2.0
 _TRIES = 3
 _AGAIN = kv_numbers.PROMPTS[:5]
+_NOT_READY = "the server was not ready"
+_GONE = Ending("in mid-stream", missed="the server had exited")
 _UNAVAILABLE = 503
 _ROOM = 64
 
@@ -76,7 +79,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """What was seen of one server. Fields keep their defaults when it never got ready."""
+    """What was seen of one server. Fields keep their defaults when it never got ready.
+
+    `health` is what HEALTHCHECK said in the end: empty when nobody asked, None without any.
+    """
 
     wait: Wait
     log: str = ""
@@ -85,7 +91,7 @@ class Launched:
     reasoning: Reasoning | None = None
     decode_tokens_s: float | None = None
     gpu_memory_mib: float | None = None
-    health: str | None = "none"
+    health: str | None = ""
     ending: Ending | None = None
 
     @property
@@ -102,7 +108,8 @@ def control(setting: Setting, progress: Progress) -> Launched:
     profile = replace(setting.profile, thinking=not setting.profile.thinking)
     with _started(setting, profile, KV_F16, progress, MOVED_PORT) as (serving, wait, server):
         if wait.phase is not readiness.Phase.READY:
-            return Launched(wait, serving.log())
+            missed = Ending("idle", missed="the control was not ready")
+            return Launched(wait, serving.log(), ending=missed)
         progress.detail("reading the control's answers")
         return Launched(
             wait,
@@ -118,9 +125,10 @@ def asked(setting: Setting, kv: Kv, shown: Reasoning | None, progress: Progress)
     """The server as the profile wants it, asked by every probe. `shown` is what the control did."""
     with _started(setting, setting.profile, kv, progress) as (serving, wait, server):
         if wait.phase is not readiness.Phase.READY:
-            return Launched(wait, serving.log(), not_asked_at_all("the server was not ready"))
-        findings = _ask_all(server, shown, lambda: _gone(serving), progress)
-        alive = _gone(serving) is None
+            missed = Ending("in mid-stream", missed=_NOT_READY)
+            return Launched(wait, serving.log(), not_asked_at_all(_NOT_READY), ending=missed)
+        findings = _ask_all(server, shown, lambda: _gone(serving, server), progress)
+        alive = _gone(serving, server) is None
         progress.detail("reading its answers")
         return Launched(
             wait,
@@ -128,8 +136,8 @@ def asked(setting: Setting, kv: Kv, shown: Reasoning | None, progress: Progress)
             numbers=(kv_numbers.ask(server),) if alive else (),
             decode_tokens_s=decode_speed(server) if alive and setting.gpu else None,
             gpu_memory_mib=doctor_facts.used_gpu_memory() if setting.gpu else None,
-            health=_health(serving) if alive else "none",
-            ending=_terminate_in_stream(serving, server) if alive else None,
+            health=_health(serving) if alive else "",
+            ending=_terminate_in_stream(serving, server) if alive else _GONE,
             log=serving.log(),
         )
 
@@ -138,12 +146,14 @@ def already_running(server: Server, timeout_s: float, progress: Progress) -> Lau
     """A server that somebody else started: asked, and left running."""
     wait = _wait(lambda at_s: Observation(at_s, _ask_health(server)), timeout_s, progress)
     if wait.phase is not readiness.Phase.READY:
-        return Launched(wait, findings=not_asked_at_all("the server was not ready"))
+        return Launched(wait, findings=not_asked_at_all(_NOT_READY))
     return Launched(wait, findings=_ask_all(server, None, lambda: None, progress))
 
 
-def interrupted(setting: Setting, kv: Kv) -> Ending:
-    """SIGTERM to a server that has just been seen loading."""
+def interrupted(setting: Setting, kv: Kv, asked: Launched) -> Ending:
+    """SIGTERM to a server that has just been seen loading, if the one asked could load."""
+    if not asked.ready:
+        return Ending("loading", missed=_NOT_READY)
     for _ in range(_TRIES):
         arguments = server_args(setting.profile, kv, setting.flags)
         with setting.target.serve(arguments, setting.model) as serving:
@@ -244,9 +254,15 @@ def _seen_loading(serving: Serving, setting: Setting) -> bool:
     return False
 
 
-def _gone(serving: Serving) -> str | None:
-    """How the server ended, or None while it runs."""
-    state = serving.state()
+def _gone(serving: Serving, server: Server) -> str | None:
+    """How the server ended, or None while it runs.
+
+    The engine notices an exit a moment after the clients do.
+    """
+    deadline = time.monotonic() + _NOTICED_S
+    silent = probe_server.get(server, "/health", _HEALTH_TIMEOUT_S).status is None
+    while (state := serving.state()).running and silent and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
     if state.running:
         return None
     how = readiness.ending(state.exit_code, out_of_memory=state.out_of_memory)

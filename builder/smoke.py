@@ -211,7 +211,7 @@ def _smoke(
         progress.step(f"server: KV {case.kv}")
         asked = launches.asked(setting, case.kv, control.reasoning, progress)
         progress.step("server to stop while it loads")
-        loading = launches.interrupted(setting, case.kv) if asked.ready else None
+        loading = launches.interrupted(setting, case.kv, asked)
     verdict = kv_probe.judge(_evidence(case, asked, control))
     endings = [one for one in (control.ending, asked.ending, loading) if one]
     if case.kind == "binary":
@@ -230,7 +230,7 @@ def _smoke(
             memory_mib=asked.gpu_memory_mib,
         ),
         stop.stop(endings),
-        stop.healthcheck({str(port): one.health for port, one in ports if one.ready}),
+        stop.healthcheck({str(port): one.health for port, one in ports}),
     ]
     report = _report(target.name, case, findings, verdict, asked, started)
     report = replace(report, image_id=image_id, not_available=not_available(flags))

@@ -1,12 +1,16 @@
-"""What unit and engine tests share: the real pins, small pins, small git repositories."""
+"""What tests share: the real pins, small pins, small git repositories, the engine and its image."""
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from docker import DockerClient
 
+from builder import engine as engines
 from builder import paths, pins
 from builder.model import Pins
 
@@ -127,3 +131,24 @@ def start_builder(*words: object) -> "subprocess.Popen[str]":
     """Start the command line and go on."""
     command = [sys.executable, "-m", "builder", *(str(word) for word in words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="session")
+def engine() -> DockerClient:
+    return engines.connect()
+
+
+@pytest.fixture(scope="session")
+def mainline_cpu_receipt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The receipt of `builder build mainline-cpu --json`, from a copy of the real pins."""
+    pins = tmp_path_factory.mktemp("mainline-cpu") / "pins.toml"
+    shutil.copy(ROOT / "pins.toml", pins)
+    result = builder("build", "mainline-cpu", "--json", "--pins", pins)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture(scope="session")
+def mainline_cpu_image(mainline_cpu_receipt: dict[str, Any]) -> str:
+    return str(mainline_cpu_receipt["image"])

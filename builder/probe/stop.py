@@ -45,8 +45,6 @@ def stop(endings: Sequence[Ending]) -> Finding:
     bad = [one for one in endings if not one.missed and not _well(one)]
     missed = [one for one in endings if one.missed]
     expected = f"SIGTERM ends it in under {DEADLINE_S:.0f} s with exit code 0 (idle), 0 or 143"
-    if not endings:
-        return not_asked(PROBE, "no server was ready")
     if missed and not bad:
         return Finding(PROBE, "unproven", expected, "; ".join(_words(one) for one in endings))
     return verdict(
@@ -60,19 +58,16 @@ def stop(endings: Sequence[Ending]) -> Finding:
 def healthcheck(seen: dict[str, str | None]) -> Finding:
     """Whether HEALTHCHECK turned healthy at each of the ports ("8080" → what the engine says).
 
-    None: there is nothing to ask, since the target is no image.
+    None: there is nothing to ask, since the target is no image. Empty: nobody could ask.
     """
-    if not seen:
-        return not_asked(HEALTHCHECK, "no server was ready")
     if None in seen.values():
         return not_asked(HEALTHCHECK, "a program has no HEALTHCHECK, an image has")
-    words = "; ".join(f"port {port}: {status}" for port, status in seen.items())
-    return verdict(
-        HEALTHCHECK,
-        holds=all(status == "healthy" for status in seen.values()),
-        expected="HEALTHCHECK is healthy beside a server that is ready, on any port",
-        observed=words,
-    )
+    expected = "HEALTHCHECK is healthy beside a server that is ready, on any port"
+    words = "; ".join(f"port {port}: {status or 'not asked'}" for port, status in seen.items())
+    if {*seen.values()} <= {"", "healthy"} and "" in seen.values():
+        return Finding(HEALTHCHECK, "unproven", expected, words)
+    holds = all(status == "healthy" for status in seen.values())
+    return verdict(HEALTHCHECK, holds=holds, expected=expected, observed=words)
 
 
 def _well(ending: Ending) -> bool:

@@ -171,6 +171,7 @@ AFTER = (
     Change(_smoke("determinism"), "unproven", GONE),
     Change(_smoke("kv"), "unproven", GONE),
     Change(_smoke("stop"), "unproven", GONE),
+    Change(_smoke("healthcheck"), "unproven", GONE),
 )
 """What cannot be asked once the server has died under load."""
 

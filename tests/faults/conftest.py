@@ -17,10 +17,7 @@ from builder.probe.finding import Finding
 from builder.smoke import PROFILE, smoke_image
 from builder.smoke_options import Options
 from tests.conftest import ROOT, Recorder
-from tests.engine.conftest import engine, mainline_cpu_image, mainline_cpu_receipt
 from tests.faults.catalogue import SLOT_TOKENS, Fault, Source, Verb, dockerfile
-
-__all__ = ["engine", "mainline_cpu_image", "mainline_cpu_receipt"]
 
 FOLDER = Path(__file__).parent
 

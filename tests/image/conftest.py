@@ -15,10 +15,6 @@ from docker import DockerClient
 from docker.models.images import Image
 from testinfra.host import Host
 
-from tests.engine.conftest import engine, mainline_cpu_image, mainline_cpu_receipt
-
-__all__ = ["engine", "mainline_cpu_image", "mainline_cpu_receipt"]
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image", metavar="NAME", help="the image that tests/image looks at")

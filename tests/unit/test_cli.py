@@ -2,7 +2,7 @@
 
 import pytest
 
-from builder import __version__
+from builder import __version__, console
 from tests.conftest import ROOT, builder
 
 
@@ -67,3 +67,18 @@ def test_stdout_writes_no_file(tmp_path):
     result = builder("render", "mainline-cpu", "--stdout", cwd=tmp_path)
     assert "FROM ${DEVEL_IMAGE} AS devel" in result.stdout
     assert not (tmp_path / "dockerfiles").exists()
+
+
+def test_a_summary_goes_to_the_jobs_page_and_keeps_what_is_there(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "summary.md"
+    page.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    console.summarise("### PASS")
+    assert page.read_text() == "before\n### PASS\n"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_summary_outside_of_a_job_is_printed(monkeypatch, capsys):
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    console.summarise("### PASS")
+    assert capsys.readouterr().out == "### PASS\n"

@@ -52,10 +52,6 @@ def test_a_moment_that_was_missed_excuses_no_other():
     assert found.status == "fail"
 
 
-def test_no_server_to_stop_proves_nothing():
-    assert stop([]).status == "unproven"
-
-
 def test_healthy_on_every_port_passes():
     assert healthcheck({"8080": "healthy", "18080": "healthy"}).status == "pass"
 
@@ -71,5 +67,11 @@ def test_a_program_has_no_healthcheck():
     assert healthcheck({"8080": None}).status == "unproven"
 
 
-def test_a_server_that_was_never_ready_has_no_health_to_judge():
-    assert healthcheck({}).status == "unproven"
+def test_a_port_that_could_not_be_asked_proves_nothing():
+    found = healthcheck({"8080": "", "18080": "healthy"})
+    assert found.status == "unproven"
+    assert found.observed == "port 8080: not asked; port 18080: healthy"
+
+
+def test_a_port_that_could_not_be_asked_excuses_no_other():
+    assert healthcheck({"8080": "", "18080": "unhealthy"}).status == "fail"
