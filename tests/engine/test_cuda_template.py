@@ -118,6 +118,7 @@ def shell(engine, image, script, **kwargs):
 
 def test_the_image_holds_the_project_and_its_closure(engine, image):
     assert sorted(shell(engine, image, "ls /opt/llama")) == [
+        "init",
         "libcublas.so.12",
         "libcublasLt.so.12",
         "libcudart.so.12",
