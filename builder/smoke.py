@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 PROFILE = Profile(alias="builder-smoke", parallel=2, slot_tokens=2048)
 """The smoke's own: small, so that it is quick."""
 
+WAITING = {"OMP_WAIT_POLICY": "passive"}
+"""Threads of the server sleep while they wait for each other, in place of spinning: on a machine
+that compiles beside it a smoke takes 33 s in place of 215. What they compute is the same."""
+
 _GGUF_MAGIC = b"GGUF"
 _GGUF_HEAD = 8
 _READINGS = 3  # the control twice, the one asked once
@@ -64,7 +68,7 @@ def smoke_image(
         commit=labels.get(REVISION) or None,
         gpu=container.has_gpu(client),
     )
-    target = ImageTarget(image, image_id, client, options.env)
+    target = ImageTarget(image, image_id, client, {**WAITING, **options.env})
     return _smoke(target, case, results, progress, image_id)
 
 
@@ -85,7 +89,7 @@ def smoke_binary(
         commit=None,
         gpu=isinstance(doctor_facts.find_gpus(), list),
     )
-    return _smoke(BinaryTarget(path, options.env), case, results, progress)
+    return _smoke(BinaryTarget(path, {**WAITING, **options.env}), case, results, progress)
 
 
 def smoke_url(url: str, pins: Pins, options: Options, progress: Progress) -> SmokeReport:
