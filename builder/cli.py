@@ -12,6 +12,8 @@ from builder.errors import BuilderError, UsageError
 
 if TYPE_CHECKING:
     from builder.audit import AuditReport
+    from builder.bump import Stages
+    from builder.freshness_report import Report as FreshnessReport
     from builder.model import Pins, Receipt
     from builder.smoke_report import SmokeReport
 
@@ -269,6 +271,78 @@ def _show_smoke(report: "SmokeReport") -> None:
 
 
 @app.command()
+def bump(
+    fork: Annotated[
+        str | None, typer.Argument(metavar="[FORK]", help="Default: the default variant's.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="REF", help="Default: the fork's branch.")
+    ] = None,
+    build_it: Annotated[
+        bool, typer.Option("--build", help="With --smoke: move only what builds and passes.")
+    ] = False,
+    smoke_it: Annotated[
+        bool, typer.Option("--smoke", help="With --build: audit and smoke the image.")
+    ] = False,
+    variant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What --build builds.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the diff.")] = False,
+    pr_body: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Markdown for a pull request.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also backwards, or to what is not on the branch.")
+    ] = False,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """Move a fork's pin, and the Dockerfiles with it: exit 1 if it is refused or fails a stage."""
+    from builder import bump as bumps
+    from builder import bump_report
+
+    if build_it != smoke_it:
+        raise UsageError("--build and --smoke go together", hint="give both, or neither")
+    if dry_run and (build_it or pr_body):
+        raise UsageError("--dry-run builds and writes nothing: leave out the other options")
+    if variant and not build_it:
+        raise UsageError("--variant says what is built", hint="add --build --smoke")
+    _, file = _load(pins_file)
+    request = bumps.Request(fork, to, variant, dry_run, force, pr_body)
+    with console.progress() as progress:
+        report = bumps.bump(file, request, _stages() if build_it else None, progress)
+    if json:
+        console.say(bump_report.to_json(report))
+    else:
+        if dry_run and report.diff:
+            console.say(report.diff)
+        console.say(bump_report.to_text(report))
+
+
+def _stages() -> "Stages":
+    from builder import audit as audits
+    from builder import build as builds
+    from builder import engine
+    from builder import smoke as smokes
+    from builder.bump import Stages
+
+    return Stages(
+        build=builds.build,
+        audit=lambda pins, receipt, results, progress: audits.audit(
+            engine.connect(),
+            receipt.image,
+            pins,
+            results=results,
+            variant=receipt.variant,
+            progress=progress,
+        ),
+        smoke=lambda pins, receipt, options, results, progress: smokes.smoke_image(
+            engine.connect(), receipt.image, pins, options, results, progress
+        ),
+    )
+
+
+@app.command()
 def doctor(
     variant: VariantName = None,
     fix: Annotated[bool, typer.Option("--fix", help="Install what is missing (root).")] = False,
@@ -339,6 +413,53 @@ def _show_audit(report: "AuditReport") -> None:
     console.say("the largest files")
     for file in report.largest:
         console.say(f"{file.size_bytes / 1e6:8.1f} MB  {file.path}")
+
+
+@app.command()
+def freshness(
+    forks: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FORK]...", help="Default: the default variant's."),
+    ] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Every fork.")] = False,
+    github_summary: Annotated[
+        bool, typer.Option("--github-summary", help="Markdown too, for $GITHUB_STEP_SUMMARY.")
+    ] = False,
+    badge: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON for a badge of shields.io too.")
+    ] = None,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """How far pins are behind their forks: exit 0 fresh, 1 stale, 6 if one could not be judged."""
+    from builder import freshness as looks
+    from builder import freshness_report, github
+
+    everything, _ = _load(pins_file)
+    names = looks.chosen(everything, forks or [], whole=whole)
+    with console.progress() as progress:
+        report = looks.look(everything, names, github.from_environment(), progress)
+    if badge:
+        freshness_report.write_badge(report, badge)
+    if github_summary:
+        console.summarise(freshness_report.to_markdown(report))
+    if json:
+        console.say(freshness_report.to_json(report))
+    else:
+        _show_freshness(report)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _show_freshness(report: "FreshnessReport") -> None:
+    from builder import freshness_report
+
+    console.say(report.headline)
+    console.table(freshness_report.rows(report), header=freshness_report.HEADER)
+    groups = freshness_report.group_rows(report)
+    if groups:
+        console.say("")
+        console.table(groups, header=freshness_report.GROUP_HEADER)
 
 
 @app.command(name="try")

@@ -1,7 +1,8 @@
 """Git remotes, and a local cache of what they hold. The only importer of GitPython.
 
-Two bare repositories a fork: `trees` holds single commits with their files, `history` commits
-without files (`--filter=tree:0`), which is enough to expand a short SHA and to count.
+Three bare repositories a fork: `trees` holds single commits with their files, `history` commits
+without files (`--filter=tree:0`), which is enough to expand a short SHA and to count, and `names`
+commits with the names of their files (`--filter=blob:none`), which tell what a commit touches.
 """
 
 import hashlib
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import paths
+from builder import commits, paths
 from builder.errors import EngineError, RefNotFoundError, RemoteUnavailableError
 from builder.pins_problems import suggestion
-from builder.progress import Progress
+from builder.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from git import Repo
@@ -91,6 +92,78 @@ def build_number(remote: Remote, commit: str, progress: Progress) -> int | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """The cached commits of a remote's branches, without files, as `history` fetched them.
+
+    Nothing here asks the remote but `bring`. The caller holds the lock of the history.
+    """
+
+    remote: Remote
+    repository: "Repo"
+
+    def has(self, commit: str) -> bool:
+        """Whether the commit is here. A partial clone's `cat-file -e` would fetch it."""
+        from git.exc import GitCommandError
+
+        try:
+            listed = self.repository.git.rev_list("--missing=allow-any", "--no-walk", commit)
+        except GitCommandError:
+            return False
+        return bool(listed)
+
+    def bring(self, commit: str, progress: Progress) -> None:
+        """Have a commit here, on a branch or not, with all its ancestors.
+
+        Raises RefNotFoundError when the remote does not give it out, RemoteUnavailableError when it
+        does not answer, or is a shallow clone itself and lacks an ancestor.
+        """
+        if not self.has(commit):
+            _fetch_history(self.repository, self.remote, "tree:0", commit, progress)
+        self.build_number(commit)
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `new` contains `old`; a commit contains itself."""
+        return bool(self.repository.is_ancestor(old, new))  # type: ignore[arg-type]
+
+    def build_number(self, commit: str) -> int:
+        """`git rev-list --count`, llama.cpp's build number. Raises as `bring` does."""
+        from git.exc import GitCommandError
+
+        why = ""
+        try:
+            # Not `--count`: git would ask the remote for each parent that is not here.
+            listed = self.repository.git.rev_list("--missing=print", commit).splitlines()
+        except GitCommandError as error:
+            listed, why = [], str(error.stderr).strip()
+        if not listed or any(line.startswith("?") for line in listed):
+            raise RemoteUnavailableError(
+                f"{self.remote.url} does not give out all that led to {commit[:9]}",
+                why=why,
+                hint="a shallow clone cannot be counted or compared: ask a whole one",
+            )
+        return len(listed)
+
+    def date(self, commit: str) -> str:
+        """The commit's date as RFC 3339 in UTC."""
+        return commit_date(self.repository, commit)
+
+    def between(self, old: str, new: str) -> list[commits.Commit]:
+        """What `new` has and `old` lacks, newest first, without files; a merge is one step."""
+        listed = self.repository.git.log(
+            "--first-parent",
+            "--no-show-signature",
+            "--format=%H%x00%P%x00%cI%x00%cn%x00%s%x00",
+            f"{old}..{new}",
+        )
+        return [_commit(*line.split("\0")) for line in listed.split("\n") if line]
+
+
+def history(remote: Remote, progress: Progress) -> History:
+    """The commits of all branches, fetched now. Raises RemoteUnavailableError."""
+    return History(remote, _history(remote, progress))
+
+
 def checkout(remote: Remote, commit: str, progress: Progress) -> tuple[Path, str]:
     """The commit's files in the fork's one work tree, and the commit's date (RFC 3339, UTC).
 
@@ -112,9 +185,12 @@ def checkout(remote: Remote, commit: str, progress: Progress) -> tuple[Path, str
 
 def commit_date(repository: "Repo", commit: str) -> str:
     """The commit's date as RFC 3339 in UTC."""
+    # Not `git show -s`: it reads trees, which git would fetch into a history that has none.
     return str(
-        repository.git.show(
-            "-s",
+        repository.git.log(
+            "-1",
+            "--no-walk",
+            "--no-show-signature",
             "--format=%cd",
             "--date=format-local:%Y-%m-%dT%H:%M:%SZ",
             commit,
@@ -134,6 +210,146 @@ def head(tree: Path) -> str | None:
         return str(Repo(tree).head.commit.hexsha)
     except (GitError, ValueError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What one `ls-remote` tells of a branch.
+
+    `commit` None: there is no such branch. `moved_to` is the address that the remote redirects to.
+    """
+
+    commit: str | None
+    default_branch: str | None
+    moved_to: str | None
+
+
+def heads(remote: Remote, branch: str | None) -> Heads:
+    """The commit of a branch (None: of HEAD), and the default branch, in one `ls-remote`.
+
+    Raises RemoteUnavailableError.
+    """
+    from git.cmd import Git
+
+    git = Git()
+    git.update_environment(**_ENVIRONMENT)
+    wanted = f"refs/heads/{branch}" if branch else "HEAD"
+    # With the names given the server sends no others: mainline has tens of thousands.
+    output, stderr = _run(git, remote, ["ls-remote", "--symref", remote.url, "HEAD", wanted])
+    lines = [line.split("\t") for line in output.splitlines()]
+    default = next((value for value, name in lines if value.startswith("ref:")), None)
+    found = {name: value for value, name in lines if not value.startswith("ref:")}
+    return Heads(
+        commit=found.get(wanted),
+        default_branch=default.removeprefix("ref: refs/heads/") if default else None,
+        moved_to=_redirect(stderr),
+    )
+
+
+class Branch:
+    """The commits of a branch with the names of their files, in a local repository.
+
+    The caller holds the fork's lock. Nothing but `fetch`, `fetch_all` and `fetch_commit` asks the
+    remote: a question about a commit that is not here is not put to git, which would fetch it.
+    All raise RemoteUnavailableError: what git cannot read was not sent whole.
+    """
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._repository = _repository(remote, "names")
+        self._repository.git.update_environment(GIT_NO_LAZY_FETCH="1")
+
+    def fetch(self, branch: str | None) -> str:
+        """Bring a branch (None: HEAD) up to date: its commit. Transfers no files' contents.
+
+        Raises RefNotFoundError too.
+        """
+        wanted = f"refs/heads/{branch}" if branch else "HEAD"
+        self._fetch(f"+{wanted}:refs/freshness/head")
+        return self._git("rev-parse", "refs/freshness/head")
+
+    def fetch_all(self) -> None:
+        """Bring every branch up to date."""
+        self._fetch("+refs/heads/*:refs/remotes/origin/*")
+
+    def fetch_commit(self, commit: str) -> bool:
+        """Whether the remote gives out this commit, and so it is here now.
+
+        Hosts keep what a force-push dropped for a while.
+        """
+        try:
+            self._fetch(f"+{commit}:refs/freshness/pin")
+        except RefNotFoundError:
+            return False
+        return True
+
+    def holds(self, commit: str) -> bool:
+        """Whether the branch's last fetch brought a commit."""
+        known = self._git("for-each-ref", "--format=%(refname)", "refs/freshness/head")
+        return bool(known) and commit in self._git("rev-list", known).split()
+
+    def branches_with(self, commit: str) -> list[str]:
+        """The remote's branches that hold a commit, after `fetch_all`."""
+        if commit not in self._git("rev-list", "--remotes=origin").split():
+            return []
+        form = "--format=%(refname:lstrip=3)"
+        names = self._git("for-each-ref", form, f"--contains={commit}", "refs/remotes/origin")
+        return names.splitlines()
+
+    def count(self, *words: str) -> int:
+        """How many commits `git rev-list` counts."""
+        return int(self._git("rev-list", "--count", *words))
+
+    def steps(self, pin: str, head: str) -> list[commits.Commit]:
+        """The branch's own steps after the pin, newest first, each with the files it changes.
+
+        A merge is one step, and brings what differs from its first parent.
+        """
+        # Finding renames would compare contents, which are not here, and hide the old name.
+        words = ["--first-parent", "--name-only", "--no-renames"]
+        return self._log(*words, f"{pin}..{head}")
+
+    def merges(self, head: str) -> list[commits.Commit]:
+        """The merges that a branch is made of, newest first, without files."""
+        return self._log("--first-parent", "--merges", head)
+
+    def show(self, shas: list[str]) -> dict[str, commits.Commit]:
+        """These commits, without files."""
+        found = self._log("--no-walk", *shas) if shas else []
+        return {one.commit: one for one in found}
+
+    def _fetch(self, refspec: str) -> None:
+        _fetch_history(self._repository, self._remote, "blob:none", refspec, Silent())
+
+    def _log(self, *words: str) -> list[commits.Commit]:
+        # A commit's message holds no NUL, and may hold anything else.
+        form = "--format=%x00%H%x00%P%x00%cI%x00%cn%x00%s%x00"
+        fields = self._git("-c", "core.quotePath=false", "log", form, *words).split("\0")[1:]
+        return [_commit(*fields[i : i + 6]) for i in range(0, len(fields), 6)]
+
+    def _git(self, *words: str) -> str:
+        from git.exc import GitCommandError
+
+        git = self._repository.git
+        try:
+            return str(git.execute(["git", *words], env=git.environment()))
+        except GitCommandError as error:
+            raise _failure(self._remote, str(error.stderr)) from error
+
+
+def _commit(
+    commit: str, parents: str, date: str, committer: str, subject: str, names: str
+) -> commits.Commit:
+    return commits.Commit(
+        commit=commit,
+        parents=tuple(parents.split()),
+        date=date,
+        committer=committer,
+        # Strangers write subjects: nothing in them may move a terminal's cursor.
+        subject="".join(char if char.isprintable() else "�" for char in subject),
+        # Names with a quote or a control character come in quotes.
+        files=tuple(line.strip('"') for line in names.split("\n") if line),
+    )
 
 
 def _repository(remote: Remote, kind: str) -> "Repo":
@@ -179,8 +395,7 @@ def _fetch_commit(repository: "Repo", remote: Remote, commit: str, progress: Pro
 def _history(remote: Remote, progress: Progress) -> "Repo":
     repository = _repository(remote, "history")
     progress.step(f"fetch the history of {remote.url}")
-    arguments = ["--filter=tree:0", "origin", "+refs/heads/*:refs/remotes/origin/*"]
-    _fetch(repository, remote, arguments, progress)
+    _fetch_history(repository, remote, "tree:0", "+refs/heads/*:refs/remotes/origin/*", progress)
     return repository
 
 
@@ -196,6 +411,27 @@ def _expand(remote: Remote, short: str, progress: Progress) -> str:
             f"{remote.url}: {short} is {'ambiguous' if ambiguous else 'on none of its branches'}",
             hint="give all 40 digits",
         ) from error
+
+
+def _fetch_history(
+    repository: "Repo", remote: Remote, leave_out: str, refspec: str, progress: Progress
+) -> None:
+    """Fetch commits with all their ancestors, without what `leave_out` filters.
+
+    Raises RemoteUnavailableError for a remote that is a shallow clone itself.
+    """
+    # Without --update-shallow git 2.39 takes the parents that a shallow remote lacks for objects to
+    # fetch later, and fetches them from within that fetch, without end.
+    arguments = [f"--filter={leave_out}", "--update-shallow", "origin", refspec]
+    _fetch(repository, remote, arguments, progress)
+    if repository.git.rev_parse("--is-shallow-repository") == "true":
+        # It would stay cut off when the remote is whole again.
+        shutil.rmtree(repository.git_dir)
+        raise RemoteUnavailableError(
+            f"{remote.url} gives out only a part of its history",
+            why="it is a shallow clone itself",
+            hint="ask a whole one",
+        )
 
 
 def _fetch(repository: "Repo", remote: Remote, arguments: list[str], progress: Progress) -> None:
@@ -214,25 +450,31 @@ def _ls_remote(remote: Remote, progress: Progress) -> dict[str, str]:
 
 
 def _ask(git: "Git", remote: Remote, words: list[str], progress: Progress) -> str:
-    """What git printed after talking to the remote."""
+    """What git printed after talking to the remote; a redirect is told."""
+    output, stderr = _run(git, remote, words)
+    moved_to = _redirect(stderr)
+    if moved_to:
+        progress.warn(
+            f"{remote.url} has moved to {moved_to}: "
+            f"write that into pins.toml, forks.{remote.fork}.url"
+        )
+    return output
+
+
+def _run(git: "Git", remote: Remote, words: list[str]) -> tuple[str, str]:
+    """What git printed on stdout and stderr."""
     from git.exc import GitCommandError
 
     try:
         answer = git.execute(["git", *words], with_extended_output=True, env=git.environment())
     except GitCommandError as error:
         raise _failure(remote, str(error.stderr)) from error
-    _, output, stderr = answer
-    _tell_redirect(remote, stderr, progress)
-    return output
+    return answer[1], answer[2]
 
 
-def _tell_redirect(remote: Remote, stderr: str, progress: Progress) -> None:
+def _redirect(stderr: str) -> str | None:
     found = _REDIRECT.search(stderr)
-    if found:
-        progress.warn(
-            f"{remote.url} has moved to {found[1].rstrip('/')}: "
-            f"write that into pins.toml, forks.{remote.fork}.url"
-        )
+    return found[1].rstrip("/") if found else None
 
 
 def _failure(remote: Remote, stderr: str) -> RemoteUnavailableError | RefNotFoundError:

@@ -165,12 +165,16 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The default variant, and the limits for freshness (days, commits) and release."""
+    """The default variant, and the limits for freshness (days, commits) and release.
+
+    `alert_paths` are files of a fork (`*` spans folders) of which any change makes a pin stale.
+    """
 
     default_variant: str
     max_days: int
     max_commits: int
     release: Release
+    alert_paths: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ def test_the_version_is_told():
     assert builder("--version").stdout == f"builder {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["render", "build", "smoke", "audit", "doctor", "try"])
+@pytest.mark.parametrize(
+    "command", ["render", "build", "smoke", "audit", "freshness", "bump", "doctor", "try"]
+)
 def test_every_command_takes_pins(command):
     assert "--pins" in builder(command, "--help").stdout
 

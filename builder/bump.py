@@ -1,0 +1,346 @@
+"""Move a fork's pin: pins.toml and the rendered Dockerfiles beside it, all or nothing."""
+
+import difflib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from builder import git, paths, pins, pins_edit, receipt, render, rendered, tags
+from builder.build import Request as BuildRequest
+from builder.bump_report import BumpReport, Proof, to_markdown
+from builder.commits import Commit
+from builder.errors import BuilderError, BuildFailedError, PinsError, RefNotFoundError, UsageError
+from builder.model import Fork, Pins, Receipt
+from builder.pins_edit import Pin
+from builder.pins_problems import suggestion
+from builder.progress import Progress
+from builder.replace_files import replace_files
+from builder.smoke_options import SMOKE_CAN_REQUIRE, Options
+
+if TYPE_CHECKING:
+    from builder.audit import AuditReport
+    from builder.probe.finding import Finding
+    from builder.smoke_report import SmokeReport
+
+_WRITABLE = 0o222
+
+
+class RefusedError(BuilderError):
+    """The pin was not moved, and nothing else was changed."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `builder bump` was asked for. `fork` None: the default variant's.
+
+    `to` None: the fork's branch. `variant` None: the default variant if it is the fork's, else the
+    fork's first; it is built only when stages are given.
+    """
+
+    fork: str | None = None
+    to: str | None = None
+    variant: str | None = None
+    dry_run: bool = False
+    force: bool = False
+    pr_body: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What proves a commit: each takes the pins as they would be, and the folder of results."""
+
+    build: "Callable[[Pins, BuildRequest, Path, Progress], Receipt]"
+    audit: "Callable[[Pins, Receipt, Path, Progress], AuditReport]"
+    smoke: "Callable[[Pins, Receipt, Options, Path, Progress], SmokeReport]"
+
+
+def bump(file: Path, request: Request, stages: Stages | None, progress: Progress) -> BumpReport:
+    """Pin a fork of this pins.toml to what a ref means now; a second bump of the file waits.
+
+    `stages` None: the move is not proven. After an error everything is as it was. Raises
+    RefusedError (backwards, not on the branch, a stage failed, the file was edited meanwhile),
+    UsageError, PinsError, RemoteUnavailableError, RefNotFoundError, and EngineError by a stage.
+    """
+    file = file.resolve()
+    with alone(file, progress):
+        text = _read(file)
+        everything = pins.parse(text, str(file))
+        name, fork, url = _fork(everything, request)
+        variant = _variant(everything, name, request.variant) if stages else None
+        move = _look_up(git.Remote(name, url), fork, request.to, progress)
+        edited = pins_edit.with_pin(text, name, move.new)
+        report = _report(name, url, move)
+        if edited == text:
+            return replace(report, verdict="unchanged", overruled=[])
+        if report.overruled and not request.force:
+            raise RefusedError(
+                f"{name} is not moved to {move.new.commit[:9]}: {report.overruled[0]}",
+                why="\n".join(report.overruled[1:]),
+                hint="`--force` moves it all the same",
+            )
+        candidate = pins.parse(edited, str(file))
+        files = _rendered(candidate, name, file.parent) | {file: edited}
+        report = replace(report, diff=_diff(files, file.parent))
+        if stages and variant:
+            proof = _prove(candidate, variant, move, stages, file.parent, progress)
+            report = replace(report, verdict="proven", proof=proof)
+        if request.dry_run:
+            return report
+        report = replace(report, written=True)
+        body = {request.pr_body: to_markdown(report)} if request.pr_body else {}
+        _write(file, text, body | files)
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    old: Pin | None
+    new: Pin
+    branch: str
+    objections: list[str]
+    commits: list[Commit]
+    left_out: list[Commit]
+
+
+def _look_up(remote: git.Remote, fork: Fork, ref: str | None, progress: Progress) -> _Move:
+    git.require()
+    branch = fork.branch or "HEAD"
+    with _locked(remote.cache("history"), f"another look-up of fork {remote.fork}", progress):
+        head = git.resolve(remote, branch, progress)
+        target = head if ref in {None, branch} else git.resolve(remote, ref, progress)
+        history = git.history(remote, progress)
+        for commit in (head, target):
+            history.bring(commit, progress)
+        number = history.build_number(target)
+        new = Pin(target, number, datetime.fromisoformat(history.date(target)))
+        old = _pinned(fork)
+        known = old is not None and _bring(history, old.commit, progress)
+        objections = list(_objections(history, old, new, head, branch, known=known))
+        both = (old.commit, target) if old is not None and known else (target, target)
+        commits, left_out = history.between(*both), history.between(*reversed(both))
+    if left_out and not objections:
+        progress.warn(
+            f"the pin {both[0][:9]} is not part of {target[:9]}: {branch} was rewritten, and "
+            f"{len(left_out)} commits are left out"
+        )
+    return _Move(old, new, branch, objections, commits, left_out)
+
+
+def _objections(
+    history: git.History, old: Pin | None, new: Pin, head: str, branch: str, *, known: bool
+) -> Iterator[str]:
+    """Why a move should not be made without `--force`."""
+    if not history.is_ancestor(new.commit, head):
+        yield f"it is not on the branch {branch}"
+    if old is None or old.commit == new.commit:
+        return
+    if known and history.is_ancestor(new.commit, old.commit):
+        yield f"that is backwards: the pin {old.commit[:9]} contains it"
+    elif not known and new.date < old.date:
+        yield f"it is older than the pin {old.commit[:9]}, which the remote no longer gives out"
+
+
+def _bring(history: git.History, commit: str, progress: Progress) -> bool:
+    """Whether the commit is in the history, after asking the remote for it if need be."""
+    try:
+        history.bring(commit, progress)
+    except RefNotFoundError:
+        progress.warn(f"{history.remote.url} no longer has the pin {commit[:9]}")
+        return False
+    return True
+
+
+def _pinned(fork: Fork) -> Pin | None:
+    if fork.commit is None or fork.date is None:
+        return None
+    return Pin(fork.commit, fork.build_number, fork.date)
+
+
+def _report(name: str, url: str, move: _Move) -> BumpReport:
+    return BumpReport(
+        fork=name,
+        url=url,
+        branch=move.branch,
+        old=move.old,
+        new=move.new,
+        verdict="unproven",
+        overruled=move.objections,
+        commits=move.commits,
+        left_out=move.left_out,
+        proof=None,
+        diff="",
+        written=False,
+    )
+
+
+def _fork(everything: Pins, request: Request) -> tuple[str, Fork, str]:
+    name = request.fork or everything.variants[everything.policy.default_variant].fork
+    if name not in everything.forks:
+        raise UsageError(f"unknown fork {name!r}", hint=suggestion(name, everything.forks))
+    fork = everything.forks[name]
+    if fork.url is None:
+        raise UsageError(
+            f"fork {name} has no url",
+            why=fork.unpinned or "",
+            hint=f"write forks.{name}.url into pins.toml",
+        )
+    if fork.commit is None and request.to is None:
+        raise UsageError(
+            f"fork {name} is not pinned", why=fork.unpinned or "", hint="say to what: --to REF"
+        )
+    return name, fork, fork.url
+
+
+def _variant(everything: Pins, fork: str, wanted: str | None) -> str:
+    own = [name for name, variant in everything.variants.items() if variant.fork == fork]
+    name = wanted or everything.policy.default_variant
+    if wanted is None and name not in own and own:
+        name = own[0]
+    if name not in own:
+        raise UsageError(f"fork {fork} has no variant {name!r}", hint=suggestion(name, own))
+    return name
+
+
+def _prove(
+    candidate: Pins,
+    variant: str,
+    move: _Move,
+    stages: Stages,
+    results: Path,
+    progress: Progress,
+) -> Proof:
+    """Build, audit and smoke the commit under a name of its own, so that no good image loses its.
+
+    Raises RefusedError that names the stage that failed and its log.
+    """
+    order = BuildRequest(
+        variant, ref=move.new.commit, tag=f"{tags.local(variant)}-{move.new.commit[:9]}"
+    )
+    try:
+        built = stages.build(candidate, order, results, progress)
+    except BuildFailedError as error:
+        raise _failed("build", variant, move, f"{error.what}\n{error.why}", error.log) from error
+    audited = stages.audit(candidate, built, results, progress)
+    if not audited.passed:
+        raise _failed("audit", variant, move, _words(audited.findings), built.log)
+    wanted = frozenset(candidate.policy.release.require) & frozenset(SMOKE_CAN_REQUIRE)
+    options = Options(variant=variant, require=wanted)
+    smoked = stages.smoke(candidate, built, options, results, progress)
+    if not smoked.passed:
+        why = "\n".join([smoked.headline, _words(smoked.findings)])
+        raise _failed("smoke", variant, move, why, smoked.log)
+    earlier = _earlier(results, variant, move.old) if move.old else None
+    return Proof(variant, built, earlier, audited.headline, smoked.headline)
+
+
+def _failed(stage: str, variant: str, move: _Move, why: str, log: str) -> RefusedError:
+    return RefusedError(
+        f"{stage} failed: {variant} at {move.new.commit[:9]}; the pin stays, nothing was changed",
+        why=why.strip(),
+        hint=f"the log: {log}" if log else "",
+    )
+
+
+def _words(findings: "list[Finding]") -> str:
+    failed = [one for one in findings if one.status == "fail"]
+    return "\n".join(f"{one.probe}: {one.observed}; expected: {one.expected}" for one in failed)
+
+
+def _earlier(results: Path, variant: str, old: Pin) -> Receipt | None:
+    """The newest receipt of this variant at the old pin; one of another schema is none."""
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(Receipt)
+    name = f"*-{variant}-{old.commit[:9]}.json"
+    for path in sorted(receipt.folder(results).glob(name), reverse=True):
+        try:
+            return adapter.validate_json(path.read_bytes())
+        except (ValidationError, OSError):
+            continue
+    return None
+
+
+def _rendered(candidate: Pins, fork: str, results: Path) -> dict[Path, str]:
+    """The committed Dockerfiles of the fork's variants, where any are committed."""
+    folder = rendered.folder(results)
+    if not folder.is_dir():
+        return {}
+    names = [name for name, variant in candidate.variants.items() if variant.fork == fork]
+    made = [render.render(candidate, name) for name in names]
+    return {folder / one.file_name: one.text for one in made}
+
+
+def _diff(files: Mapping[Path, str], results: Path) -> str:
+    lines: list[str] = []
+    for path, text in sorted(files.items()):
+        name = path.relative_to(results)
+        old = path.read_bytes().decode() if path.is_file() else ""
+        words = (old.splitlines(), text.splitlines(), f"a/{name}", f"b/{name}")
+        lines += difflib.unified_diff(*words, lineterm="")
+    return "\n".join(lines)
+
+
+def _read(file: Path) -> str:
+    """The text as it is, its line ends too. Raises PinsError for one that can't be replaced."""
+    if paths.results(file) != file.parent:
+        raise PinsError(
+            f"{file} is the installed program's own", hint="copy it, and pass --pins FILE"
+        )
+    try:
+        if not file.stat().st_mode & _WRITABLE:
+            raise PinsError(f"{file} is read-only", hint=f"chmod u+w {file}")
+        return file.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PinsError(f"{file}: cannot be read", why=str(error)) from error
+
+
+def _write(file: Path, text: str, files: Mapping[Path, str]) -> None:
+    """Replace the files, pins.toml last: until then the pin is the old one."""
+    if _read(file) != text:
+        raise RefusedError(
+            f"{file} was edited meanwhile, and is as the edit left it",
+            hint="run it again; what was built is still in the build cache",
+        )
+    changed = {
+        path: content.encode()
+        for path, content in files.items()
+        if not path.is_file() or path.read_bytes() != content.encode()
+    }
+    try:
+        replace_files(changed)
+    except OSError as error:
+        raise PinsError(
+            f"{error.filename2 or error.filename or file} cannot be written; nothing was changed",
+            why=str(error),
+        ) from error
+
+
+@contextmanager
+def alone(file: Path, progress: Progress) -> Iterator[None]:
+    """One bump of a file at a time. The lock lies in the cache: none appears beside pins.toml."""
+    key = hashlib.sha256(str(file).encode()).hexdigest()[:16]
+    with _locked(paths.cache() / "bump" / key, f"another bump of {file}", progress):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, what: str, progress: Progress) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.step(f"wait for {what}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

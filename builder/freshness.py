@@ -1,0 +1,288 @@
+"""`builder freshness`: how far each pin is behind its fork, and whether it is still there."""
+
+import contextlib
+import datetime
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from builder import commits, git, github, pins
+from builder.errors import BuilderError, RefNotFoundError, UsageError
+from builder.freshness_report import Drift, Failure, ForkReport, Reason, Report, Upstream
+from builder.model import Fork, Pins, Policy
+from builder.pins_problems import suggestion
+from builder.progress import Progress
+
+MAINLINE = "mainline"
+"""The fork of pins.toml that the others are made from; it has no merges of itself."""
+
+_SHOWN_BRANCHES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One pinned fork, as far as it is asked about. `date` is the pin's, from pins.toml."""
+
+    name: str
+    remote: git.Remote
+    branch: str | None
+    pin: str
+    date: datetime.datetime
+
+
+def chosen(everything: Pins, names: list[str], *, whole: bool) -> list[str]:
+    """The forks to ask: those named, every one, or the default variant's.
+
+    Raises UsageError.
+    """
+    if whole and names:
+        raise UsageError("--all and forks named do not go together", hint="leave one of them out")
+    if whole:
+        return list(everything.forks)
+    for name in names:
+        if name not in everything.forks:
+            raise UsageError(f"unknown fork {name!r}", hint=suggestion(name, everything.forks))
+    return list(dict.fromkeys(names)) or [pins.variant(everything, None)[1].fork]
+
+
+def look(everything: Pins, names: list[str], host: github.Github, progress: Progress) -> Report:
+    """Ask the forks side by side. One that does not answer is in the report, as unknown.
+
+    Raises EngineError when git is missing.
+    """
+    git.require()
+    progress.step(f"ask {len(names)} fork{'s' * (len(names) != 1)}")
+    with ThreadPoolExecutor(max_workers=len(names)) as workers:
+        found = [
+            workers.submit(_look, name, everything.forks[name], everything.policy, host, progress)
+            for name in names
+        ]
+        reports = tuple(one.result() for one in found)
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Report(checked=now, forks=reports)
+
+
+def _look(
+    name: str, fork: Fork, policy: Policy, host: github.Github, progress: Progress
+) -> ForkReport:
+    if fork.url is None or fork.commit is None or fork.date is None:
+        why = fork.unpinned or "pins.toml gives it no commit"
+        return ForkReport(name, fork.url, fork.branch, None, None, "unpinned", notes=(why,))
+    asked = _Asked(name, git.Remote(name, fork.url), fork.branch, fork.commit, fork.date)
+    page = _side_by_side(host, host.name(fork.url))
+    report = ForkReport(name, fork.url, fork.branch, fork.commit, _rfc3339(fork.date), "unknown")
+    try:
+        heads = git.heads(asked.remote, fork.branch)
+        report = replace(
+            report,
+            head=heads.commit,
+            default_branch=heads.default_branch,
+            moved_to=heads.moved_to,
+        )
+        report = judged(report, _drift(asked, heads, policy, host, progress), policy)
+    except BuilderError as error:
+        report = replace(report, failure=Failure.of(error))
+    return _noted(report, page, asked)
+
+
+def _side_by_side(host: github.Github, name: str | None) -> "Future[github.Page] | None":
+    """The repository's page, asked for while git is at work; None for one outside of GitHub."""
+    if name is None:
+        return None
+    with_one = ThreadPoolExecutor(max_workers=1)
+    future = with_one.submit(host.page, name)
+    with_one.shutdown(wait=False)
+    return future
+
+
+def _noted(report: ForkReport, page: "Future[github.Page] | None", asked: _Asked) -> ForkReport:
+    """The report with what the repository's page says; where that fails, a note and no more."""
+    notes: list[str] = []
+    if page is not None:
+        try:
+            told = page.result()
+        except RefNotFoundError as error:
+            notes.append(error.what)
+        except BuilderError as error:
+            notes.append(f"GitHub's API was no help: {error.why}")
+        else:
+            # git says it too when it is redirected; by a mirror it is not.
+            moved = told.url if _bare(told.url) != _bare(asked.remote.url) else report.moved_to
+            report = replace(
+                report,
+                moved_to=moved,
+                archived=told.archived,
+                default_branch=report.default_branch or told.default_branch,
+            )
+    if report.drift is not None and report.drift.compared:
+        notes.append("by GitHub's comparison: the history did not come")
+    if report.moved_to:
+        place = f"forks.{asked.name}.url"
+        notes.insert(0, f"renamed: write {report.moved_to} into pins.toml, {place}")
+    if report.archived:
+        notes.append("archived: nothing more will come")
+    return replace(report, notes=(*report.notes, *notes))
+
+
+def _bare(url: str) -> str:
+    return url.rstrip("/").removesuffix(".git").lower()
+
+
+def _drift(
+    asked: _Asked, heads: git.Heads, policy: Policy, host: github.Github, progress: Progress
+) -> Drift:
+    """Where the pin stands. Raises RemoteUnavailableError, RefNotFoundError."""
+    if heads.commit is None:
+        return Drift("branch gone")
+    if heads.commit == asked.pin:
+        # Nothing moved: no history is fetched, and only one that is here already is looked at.
+        return Drift("head", 0, 0, upstream=_upstream_here(asked))
+    try:
+        return _by_history(asked, policy, progress)
+    except BuilderError:
+        compared = _compared(asked, policy, host, heads.commit)
+        if compared is None:
+            raise
+        return compared
+
+
+def _by_history(asked: _Asked, policy: Policy, progress: Progress) -> Drift:
+    """What the branch's own history says. Raises RemoteUnavailableError, RefNotFoundError."""
+    with _locked(asked):
+        progress.step(f"fetch the history of {asked.remote.url}")
+        history = git.Branch(asked.remote)
+        head = history.fetch(asked.branch)
+        upstream = _upstream(asked, history, head)
+        if history.holds(asked.pin):
+            drift = _measured(asked, policy, history, head)
+            return replace(drift, upstream=upstream)
+        history.fetch_all()
+        elsewhere = tuple(history.branches_with(asked.pin)[:_SHOWN_BRANCHES])
+        served = bool(elsewhere) or history.fetch_commit(asked.pin)
+        if not served:
+            return Drift("orphaned", served=False, upstream=upstream)
+        drift = _measured(asked, policy, history, head)
+        return replace(drift, pin="orphaned", served=True, elsewhere=elsewhere, upstream=upstream)
+
+
+def _measured(asked: _Asked, policy: Policy, history: git.Branch, head: str) -> Drift:
+    steps = history.steps(asked.pin, head)
+    newest = history.show([head])[head]
+    merged = _upstream_merges([one for one in steps if len(one.parents) > 1], history)
+    return Drift(
+        "on branch",
+        commits_behind=history.count(f"{asked.pin}..{head}"),
+        days_behind=_days(asked.date, newest.date),
+        groups=commits.grouped(steps, {one.commit for one in merged}),
+        alerts=commits.touching([name for one in steps for name in one.files], policy.alert_paths),
+    )
+
+
+def _upstream_merges(merges: list[commits.Commit], history: git.Branch) -> list[commits.Commit]:
+    tips = history.show([one.parents[1] for one in merges])
+    return [one for one in merges if commits.merges_upstream(one, tips.get(one.parents[1]))]
+
+
+def _upstream(asked: _Asked, history: git.Branch, head: str) -> Upstream | None:
+    """The fork's last merge of mainline, from its own history alone."""
+    if asked.name == MAINLINE:
+        return None
+    last = next(iter(_upstream_merges(history.merges(head), history)), None)
+    if last is None:
+        return None
+    return Upstream(
+        merge=last.commit,
+        date=last.date,
+        merged=last.parents[1],
+        ahead=history.count("--no-merges", f"{last.parents[1]}..{head}"),
+        since=history.count("--no-merges", f"{last.commit}..{head}"),
+    )
+
+
+def _upstream_here(asked: _Asked) -> Upstream | None:
+    """The same when nothing is fetched: from a history that an earlier run brought."""
+    if not asked.remote.cache("names").exists():
+        return None
+    with _locked(asked), contextlib.suppress(BuilderError):
+        history = git.Branch(asked.remote)
+        if history.holds(asked.pin):
+            return _upstream(asked, history, asked.pin)
+    return None
+
+
+def _compared(asked: _Asked, policy: Policy, host: github.Github, head: str) -> Drift | None:
+    """GitHub's own comparison, when the history did not come.
+
+    None when it does not tell all that the policy asks: what was not seen is not fresh.
+    """
+    name = host.name(asked.remote.url)
+    if name is None:
+        return None
+    try:
+        told = host.compare(name, asked.pin, head)
+    except BuilderError:
+        return None  # the failure of git is what the report names
+    if told.date is None or (policy.alert_paths and told.files is None):
+        return None
+    touched = commits.touching(told.files or (), policy.alert_paths)
+    return Drift(
+        "orphaned" if told.lost else "on branch",
+        commits_behind=told.ahead,
+        days_behind=_days(asked.date, told.date),
+        alerts=touched,
+        compared=True,
+    )
+
+
+def judged(report: ForkReport, drift: Drift, policy: Policy) -> ForkReport:
+    """The report with where its pin stands, and stale by the rules that say so."""
+    reasons = tuple(_reasons(report, drift, policy))
+    return replace(report, drift=drift, reasons=reasons, verdict="stale" if reasons else "fresh")
+
+
+def _reasons(report: ForkReport, drift: Drift, policy: Policy) -> list[Reason]:
+    found = []
+    if drift.pin == "branch gone":
+        default = f"; the default branch is {report.default_branch}" * bool(report.default_branch)
+        found.append(Reason("branch gone", f"there is no branch {report.branch}{default}"))
+    if drift.pin == "orphaned":
+        found.append(Reason("orphaned", _orphaned(report, drift)))
+    days, behind = drift.days_behind, drift.commits_behind
+    if days is not None and days > policy.max_days:
+        found.append(Reason("max_days", f"{days} days behind, at most {policy.max_days}"))
+    if behind is not None and behind > policy.max_commits:
+        found.append(
+            Reason("max_commits", f"{behind} commits behind, at most {policy.max_commits}")
+        )
+    for path, touched in drift.alerts.items():
+        others = f" and {len(touched) - 1} more" * (len(touched) > 1)
+        found.append(Reason("alert_paths", f"{path}: {touched[0]}{others} changed"))
+    return found
+
+
+def _orphaned(report: ForkReport, drift: Drift) -> str:
+    branch = report.branch or report.default_branch or "the default branch"
+    if drift.elsewhere:
+        return f"not on {branch} any more, but on {', '.join(drift.elsewhere)}"
+    if drift.served is None:
+        return f"not on {branch} any more"
+    still = "the host still gives it out" if drift.served else "the host has it no more"
+    return f"a force-push dropped it from {branch}; {still}"
+
+
+def _days(pin: datetime.datetime, head: str) -> int:
+    """Whole days from the pin to the head; 0 when a rewritten head is the older one."""
+    return max(0, (datetime.datetime.fromisoformat(head) - pin).days)
+
+
+def _rfc3339(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _locked(asked: _Asked) -> FileLock:
+    """One history a fork: a second look at it waits for the first."""
+    folder: Path = asked.remote.cache("names")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{folder}.lock")

@@ -1,0 +1,252 @@
+"""GitHub's API: what a repository's page tells, and how far apart two commits are.
+
+An extra beside git, which answers the same in more round trips. Shapes and headers:
+https://docs.github.com/rest/using-the-rest-api/best-practices-for-using-the-rest-api
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from builder import paths
+from builder.errors import BuilderError, RefNotFoundError, RemoteUnavailableError
+
+if TYPE_CHECKING:
+    import requests
+
+_REPOSITORY = re.compile(r"/?(?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
+_TIMEOUT_S = (3.0, 5.0)
+"""To connect, and for each read."""
+_DEADLINE_S = 10.0
+"""For one answer, so that a server which sends a byte now and then is given up."""
+_PATIENCE_S = 2.0
+"""The longest Retry-After that is waited for, once."""
+_LARGEST = 16 * 1024 * 1024
+_LISTED_COMMITS = 250
+_LISTED_FILES = 300
+"""More than these a comparison does not list: https://docs.github.com/rest/commits/commits"""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What GitHub says of a repository. `url` is its address now, whatever it was asked by."""
+
+    url: str
+    default_branch: str
+    archived: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far a head is from a pin. `lost` are commits of the pin that the head has not.
+
+    `date` is the head's (RFC 3339), `files` what differs; both None when GitHub lists only a part.
+    """
+
+    ahead: int
+    lost: int
+    date: str | None
+    files: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Github:
+    """GitHub's API at one address. `server` is the site whose repositories it knows.
+
+    The token comes from the environment and goes nowhere but to the API.
+    """
+
+    api: str = "https://api.github.com"
+    server: str = "https://github.com"
+    token: str | None = None
+
+    def name(self, url: str) -> str | None:
+        """The owner/name of a repository on this site; None for one that lies elsewhere."""
+        parts = urlsplit(url)
+        found = _REPOSITORY.fullmatch(parts.path)
+        here = parts.hostname == urlsplit(self.server).hostname
+        return found["name"] if found and here else None
+
+    def page(self, name: str) -> Page:
+        """What GitHub says of the repository; one that was renamed is followed.
+
+        Raises RefNotFoundError when it is gone or private, RemoteUnavailableError.
+        """
+        answer = self._get(f"/repos/{name}")
+        try:
+            return Page(
+                str(answer["html_url"]), str(answer["default_branch"]), answer["archived"] is True
+            )
+        except KeyError as error:
+            raise _unexpected(f"no {error}") from error
+
+    def compare(self, name: str, pin: str, head: str) -> Comparison:
+        """How far `head` (a commit or branch) is from the pin.
+
+        Raises RefNotFoundError when one of them is gone, RemoteUnavailableError.
+        """
+        answer = self._get(f"/repos/{name}/compare/{quote(pin)}...{quote(head)}")
+        try:
+            listed, files = answer["commits"], answer.get("files", [])
+            ahead, lost = int(answer["ahead_by"]), int(answer["behind_by"])
+            whole = 0 < len(listed) == ahead <= _LISTED_COMMITS
+            return Comparison(
+                ahead=ahead,
+                lost=lost,
+                date=str(listed[-1]["commit"]["committer"]["date"]) if whole else None,
+                files=tuple(str(one["filename"]) for one in files)
+                if len(files) < _LISTED_FILES
+                else None,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unexpected(repr(error)) from error
+
+    def _sign(self, request: "requests.PreparedRequest") -> "requests.PreparedRequest":
+        # As `auth` it also keeps requests from looking into the machine's ~/.netrc.
+        if self.token:
+            request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
+
+    def _get(self, path: str) -> dict[str, Any]:
+        import requests
+
+        url = f"{self.api.rstrip('/')}{path}"
+        kept = _Kept.of(url)
+        with requests.Session() as session:
+            session.headers["Accept"] = "application/vnd.github+json"
+            session.auth = self._sign
+            if kept is not None:
+                session.headers["If-None-Match"] = kept.etag
+            status, headers, body = _ask(session, url)
+            wait = _retry_after(headers)
+            if status in {403, 429, 503} and wait is not None and wait <= _PATIENCE_S:
+                time.sleep(wait)
+                status, headers, body = _ask(session, url)
+        if status == 304 and kept is not None:  # noqa: PLR2004
+            return kept.answer
+        if status != 200:  # noqa: PLR2004
+            raise _refusal(url, status, headers)
+        answer = _parse(body)
+        if "ETag" in headers:
+            _Kept(headers["ETag"], answer).keep(url)
+        return answer
+
+
+def from_environment() -> Github:
+    """The API that the variables of a GitHub job name, else github.com's; with GITHUB_TOKEN.
+
+    https://docs.github.com/actions/reference/workflows-and-actions/variables
+    """
+    standard = Github()
+    return Github(
+        api=os.environ.get("GITHUB_API_URL") or standard.api,
+        server=os.environ.get("GITHUB_SERVER_URL") or standard.server,
+        token=os.environ.get("GITHUB_TOKEN") or None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An answer as it was, by which the next question costs no quota if nothing changed."""
+
+    etag: str
+    answer: dict[str, Any]
+
+    @staticmethod
+    def _file(url: str) -> Path:
+        return paths.cache() / "github" / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
+
+    @classmethod
+    def of(cls, url: str) -> "_Kept | None":
+        try:
+            etag, answer = json.loads(cls._file(url).read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return None
+        return cls(etag, answer) if isinstance(etag, str) and isinstance(answer, dict) else None
+
+    def keep(self, url: str) -> None:
+        file = self._file(url)
+        # Two runs may write at once: each its own file, the last one stays.
+        temporary = file.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}.tmp")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps([self.etag, self.answer]), encoding="utf-8")
+            temporary.replace(file)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # an answer that is not kept is asked for again
+
+
+def _ask(session: "requests.Session", url: str) -> tuple[int, Mapping[str, str], bytes]:
+    import requests
+    import urllib3
+
+    deadline = time.monotonic() + _DEADLINE_S
+    body = b""
+    try:
+        with session.get(url, timeout=_TIMEOUT_S, stream=True) as response:
+            while chunk := response.raw.read1(65536, decode_content=True):
+                body += chunk
+                if time.monotonic() > deadline or len(body) > _LARGEST:
+                    raise _unexpected(f"no end after {len(body)} bytes")
+            return response.status_code, response.headers, body
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        # Its own text is a paragraph of class names and pool addresses.
+        raise RemoteUnavailableError(
+            f"{url} does not answer", why=f"no whole answer ({type(error).__name__})"
+        ) from error
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise _unexpected(str(error)) from error
+    if not isinstance(answer, dict):
+        raise _unexpected("no object")
+    return answer
+
+
+def _unexpected(why: str) -> RemoteUnavailableError:
+    return RemoteUnavailableError("GitHub's API answers in a shape that is not its own", why=why)
+
+
+def _refusal(url: str, status: int, headers: Mapping[str, str]) -> BuilderError:
+    if status == 404:  # noqa: PLR2004
+        return RefNotFoundError(f"{url}: gone, or private")
+    wait = _retry_after(headers)
+    if headers.get("X-RateLimit-Remaining") == "0":
+        why = f"its rate limit is used up {_until(headers.get('X-RateLimit-Reset', ''))}"
+    elif wait is not None:
+        why = f"it asks to wait {wait:.0f} s"
+    else:
+        why = f"HTTP {status}"
+    return RemoteUnavailableError(
+        f"{url} refuses", why=why, hint="GITHUB_TOKEN in the environment raises the limit"
+    )
+
+
+def _until(reset: str) -> str:
+    """When a rate limit ends, by the seconds since 1970 that the server gives."""
+    try:
+        return time.strftime("until %H:%M UTC", time.gmtime(int(reset)))
+    except (ValueError, OverflowError, OSError):
+        return "for now"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from a number or a date; None when the server does not say."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,83 @@
+"""Several files are replaced together, or none of them is."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from builder.replace_files import replace_files
+
+
+def listing(folder):
+    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir()}
+
+
+def test_every_file_is_written_and_nothing_else_is_left(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    replace_files({tmp_path / "a": b"new", tmp_path / "b": b"first"})
+    assert listing(tmp_path) == {"a": b"new", "b": b"first"}
+
+
+def test_a_rename_that_fails_in_the_middle_puts_everything_back(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "in-the-way").mkdir()
+    (tmp_path / "z").write_bytes(b"old")
+    before = listing(tmp_path)
+    names = ("a", "new", "in-the-way", "z")
+    with pytest.raises(IsADirectoryError):
+        replace_files({tmp_path / name: b"new" for name in names})
+    assert listing(tmp_path) == before
+
+
+def test_a_folder_that_is_not_there_changes_nothing(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        replace_files({tmp_path / "a": b"new", tmp_path / "nowhere" / "b": b"new"})
+    assert listing(tmp_path) == {"a": b"old"}
+
+
+def test_the_mode_of_a_file_stays(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(0o640)
+    replace_files({tmp_path / "a": b"new"})
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_put_back_is_the_very_file_with_its_time(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    os.utime(tmp_path / "a", (1_000_000_000, 1_000_000_000))
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_files({tmp_path / "a": b"new", tmp_path / "b": b"new"})
+    assert (tmp_path / "a").stat().st_mtime == 1_000_000_000
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to own a file that another may not take")
+def test_a_file_of_somebody_else_in_a_sticky_folder_leaves_all_as_it_was(tmp_path):
+    # In such a folder anybody may make files, and only the owner may replace one: a real failure
+    # of the second rename.
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    for name, owner in (("a", 65534), ("b", 0)):
+        (folder / name).write_bytes(b"old")
+        os.chown(folder / name, owner, owner)
+        (folder / name).chmod(0o666)
+    before = listing(folder)
+    code = """
+        import os, sys
+        from pathlib import Path
+        from builder.replace_files import replace_files
+        os.chdir(sys.argv[1])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            replace_files({Path("a"): b"new", Path("b"): b"new"})
+        except PermissionError:
+            sys.exit(7)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), folder], check=False)
+    assert done.returncode == 7
+    assert listing(folder) == before
