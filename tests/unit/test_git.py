@@ -149,7 +149,7 @@ def _objects(repository: Path) -> dict[str, int]:
 
 
 def test_the_history_of_a_shallow_clone_is_refused_in_words_and_not_kept(
-    tmp_path, repository, progress, private_cache
+    tmp_path, repository, progress
 ):
     shallow = tmp_path / "shallow"
     repository.git("clone", "--quiet", "--bare", "--depth=1", repository.url, str(shallow))
