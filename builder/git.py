@@ -421,7 +421,8 @@ def _fetch_history(
     Raises RemoteUnavailableError for a remote that is a shallow clone itself.
     """
     # Without --update-shallow git 2.39 takes the parents that a shallow remote lacks for objects to
-    # fetch later, and fetches them from within that fetch, without end.
+    # fetch later, and fetches them from within that fetch, for minutes. It still does so when the
+    # remote knows no filters either.
     arguments = [f"--filter={leave_out}", "--update-shallow", "origin", refspec]
     _fetch(repository, remote, arguments, progress)
     if repository.git.rev_parse("--is-shallow-repository") == "true":

@@ -146,14 +146,3 @@ def _objects(repository: Path) -> dict[str, int]:
 
     listed = Repo(repository).git.cat_file("--batch-all-objects", "--batch-check=%(objecttype)")
     return dict(Counter(listed.split()))
-
-
-def test_the_history_of_a_shallow_clone_is_refused_in_words_and_not_kept(
-    tmp_path, repository, progress
-):
-    shallow = tmp_path / "shallow"
-    repository.git("clone", "--quiet", "--bare", "--depth=1", repository.url, str(shallow))
-    remote = git.Remote("tiny", shallow.as_uri())
-    with pytest.raises(RemoteUnavailableError, match="only a part of its history"):
-        git.history(remote, progress)
-    assert not remote.cache("history").exists()
