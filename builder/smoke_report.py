@@ -91,7 +91,6 @@ def write_junit(report: SmokeReport, path: Path) -> None:
     from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 
     suite = TestSuite(f"builder smoke {report.target}")
-    suite.time = report.duration_s
     for finding in report.findings:
         case = TestCase(finding.probe, "builder.smoke")
         text = f"expected: {finding.expected}\nobserved: {finding.observed}"
@@ -100,6 +99,8 @@ def write_junit(report: SmokeReport, path: Path) -> None:
         elif finding.status == "unproven":
             case.result = [Skipped(text)]
         suite.add_testcase(case)
+    # After the cases: each one added makes it their sum again.
+    suite.time = report.duration_s
     xml = JUnitXml()
     xml.add_testsuite(suite)
     temporary = path.with_suffix(f"{path.suffix}.tmp")
