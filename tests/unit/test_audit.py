@@ -176,7 +176,7 @@ def test_the_cuda_runtime_is_no_stub(good):
         "/usr/bin/x86_64-linux-gnu-g++-14",
         "/usr/local/cuda/bin/nvcc",
         "/usr/libexec/gcc/x86_64-linux-gnu/14/cc1plus",
-        "/var/lib/apt/lists/deb.debian.org_debian_dists_trixie_InRelease",
+        "/var/lib/apt/lists/mirror_debian_dists_trixie_InRelease",
         "/var/cache/apt/archives/tini_0.19.deb",
         "/build/bin/llama-server",
         "/home/llama/x/CMakeCache.txt",
