@@ -9,13 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from builder import git, paths, pins, pins_edit, receipt, render, rendered, tags
 from builder.build import Request as BuildRequest
 from builder.bump_report import BumpReport, Proof, to_markdown
 from builder.commits import Commit
 from builder.errors import BuilderError, BuildFailedError, PinsError, RefNotFoundError, UsageError
+from builder.locks import locked
 from builder.model import Fork, Pins, Receipt
 from builder.pins_edit import Pin
 from builder.pins_problems import suggestion
@@ -113,7 +112,7 @@ class _Move:
 def _look_up(remote: git.Remote, fork: Fork, ref: str | None, progress: Progress) -> _Move:
     git.require()
     branch = fork.branch or "HEAD"
-    with _locked(remote.cache("history"), f"another look-up of fork {remote.fork}", progress):
+    with locked(remote.cache("history"), f"another look-up of fork {remote.fork}", progress):
         head = git.resolve(remote, branch, progress)
         target = head if ref in {None, branch} else git.resolve(remote, ref, progress)
         history = git.history(remote, progress)
@@ -327,20 +326,5 @@ def _write(file: Path, text: str, files: Mapping[Path, str]) -> None:
 def alone(file: Path, progress: Progress) -> Iterator[None]:
     """One bump of a file at a time. The lock lies in the cache: none appears beside pins.toml."""
     key = hashlib.sha256(str(file).encode()).hexdigest()[:16]
-    with _locked(paths.cache() / "bump" / key, f"another bump of {file}", progress):
+    with locked(paths.cache() / "bump" / key, f"another bump of {file}", progress):
         yield
-
-
-@contextmanager
-def _locked(path: Path, what: str, progress: Progress) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{path}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress.step(f"wait for {what}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

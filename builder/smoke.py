@@ -36,8 +36,8 @@ PROFILE = Profile(alias="builder-smoke", parallel=2, slot_tokens=2048)
 """The smoke's own: small, so that it is quick."""
 
 WAITING = {"OMP_WAIT_POLICY": "passive"}
-"""Threads of the server sleep while they wait for each other, in place of spinning: on a machine
-that compiles beside it a smoke takes 33 s in place of 215. What they compute is the same."""
+"""Threads of the server sleep while they wait for each other, in place of spinning: what they
+compute is the same, and other work on the machine no longer multiplies a smoke's time."""
 
 _GGUF_MAGIC = b"GGUF"
 _GGUF_HEAD = 8

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from builder import git, render, sdist
 from builder.errors import UsageError
+from builder.locks import locked
 from builder.model import Fork, Pins
 from builder.progress import Progress
 
@@ -99,29 +98,17 @@ def _from_git(name: str, fork: Fork, ref: str | None, progress: Progress) -> Ite
         )
     git.require()
     remote = git.Remote(name, fork.url)
-    with _locked(remote, "history", progress):
+    with _alone(remote, "history", progress):
         commit = git.resolve(remote, wanted, progress)
         pinned = commit == fork.commit
         number = fork.build_number if pinned else git.build_number(remote, commit, progress)
     if number is None:
         progress.warn("build number unknown: the server will call itself b0")
-    with _locked(remote, "checkout", progress):
+    with _alone(remote, "checkout", progress):
         path, created = git.checkout(remote, commit, progress)
         yield Tree(path, wanted, commit, False, number, created, fork.url)
 
 
-@contextmanager
-def _locked(remote: git.Remote, what: str, progress: Progress) -> Iterator[None]:
+def _alone(remote: git.Remote, what: str, progress: Progress) -> AbstractContextManager[None]:
     """One history and one work tree a fork: a second build of it waits for the first."""
-    folder = remote.cache(what)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress.step(f"wait for another build of fork {remote.fork}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return locked(remote.cache(what), f"another build of fork {remote.fork}", progress)

@@ -14,7 +14,7 @@ VARIANT = "mainline-cpu"
 def run(pins: Pins, results: Path, progress: Progress) -> tuple[Receipt, SmokeReport]:
     """Install what is missing, build mainline-cpu, smoke its image.
 
-    Raises what `doctor.fix`, `build.build` and `smoke.smoke` raise.
+    Raises what `doctor.fix`, `build.build` and `smoke.smoke_image` raise.
     """
     doctor.fix(doctor.plan_fix(), progress)
     receipt = build.build(pins, build.Request(VARIANT), results, progress)
