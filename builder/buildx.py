@@ -22,11 +22,11 @@ _HITS = {"direct_cache_hit", "preprocessed_cache_hit"}
 _COMPILED = {"cache_miss", "recache"}
 _FIRST_ERROR = re.compile(
     r"(?i)(\berror:|fatal error|^CMake Error|ptxas fatal|undefined reference|^E: |nvcc fatal"
-    r"|no space left on device)"
+    r"|no space left on device|enough free space in)"
 )
 _BASE_IMAGE = re.compile(r"\[internal\] load metadata for (\S+)")
 _BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another base with --base"
-_NO_SPACE = "no space left on device"
+_NO_SPACE = re.compile(r"(?i)no space left on device|enough free space in")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +194,11 @@ def _failure(run: _Run, log: Path) -> BuilderError:
         return RemoteUnavailableError(
             f"{base[1]} cannot be had", why=run.failure.partition("\n")[2], hint=_BASE_HINT
         )
-    first = run.errors[0] if run.errors else "\n".join(run.tail[-5:]) or run.failure
-    if _NO_SPACE in f"{first}\n{run.failure}".lower():
+    full = next(filter(_NO_SPACE.search, [*run.errors, *run.failure.splitlines()]), None)
+    if full:
+        # dpkg's parts complain of each other's end before one of them names the cause
         hint = "make room: `docker builder prune`, `docker image prune`, or a larger disk"
-    else:
-        hint = f"the whole log: {log}"
+        return BuildFailedError("the build failed", why=full, hint=hint, log=str(log))
+    first = run.errors[0] if run.errors else "\n".join(run.tail[-5:]) or run.failure
+    hint = f"the whole log: {log}"
     return BuildFailedError("the build failed", why=first, hint=hint, log=str(log))

@@ -128,6 +128,7 @@ RUN --network=none \
       "-DCMAKE_BUILD_TYPE=Release" \
       "-DCMAKE_CUDA_ARCHITECTURES=86-real" \
       "-DCMAKE_CUDA_COMPILER_LAUNCHER=ccache" \
+      "-DCMAKE_CUDA_FLAGS=-Xfatbin=-compress-all" \
       "-DCMAKE_CUDA_HOST_COMPILER=g++" \
       "-DCMAKE_CXX_COMPILER=g++" \
       "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache" \

@@ -82,6 +82,5 @@ def test_a_full_disk_is_a_failed_build_that_says_what_frees_it(small_engine, tin
     environment = os.environ | {"DOCKER_HOST": small_engine}
     result = builder("build", "--ref", "HEAD", "--pins", tiny_pins, env=environment)
     assert result.returncode == 5, result.stderr
-    assert "No space left on device" in result.stderr
     assert "docker builder prune" in result.stderr
     assert not DockerClient(base_url=small_engine).images.list("turboquant")

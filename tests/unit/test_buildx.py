@@ -130,12 +130,23 @@ def test_the_first_error_is_the_compilers_own(tmp_path, progress, line):
     assert "build.log" in failure.hint
 
 
-def test_a_full_disk_is_told_with_what_frees_it(tmp_path, progress):
-    run = follow(
-        tmp_path, progress, {"vertexes": [VERTEX | {"error": "write /x: no space left on device"}]}
-    )
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"vertexes": [VERTEX | {"error": "write /x: no space left on device"}]},
+        log(
+            "dpkg-deb: error: paste subprocess was killed by signal (Broken pipe)\n"
+            "cannot copy extracted data: failed to write (No space left on device)\n"
+        ),
+        log("E: You don't have enough free space in /var/cache/apt/archives/.\n"),
+    ],
+    ids=["BuildKit", "dpkg", "apt"],
+)
+def test_a_full_disk_is_told_with_what_frees_it(tmp_path, progress, event):
+    run = follow(tmp_path, progress, {"vertexes": [VERTEX]}, event)
     failure = buildx._failure(run, Path("build.log"))
     assert isinstance(failure, BuildFailedError)
+    assert "space" in failure.why
     assert "docker builder prune" in failure.hint
 
 
