@@ -36,7 +36,7 @@ _CUDA_RECIPE: dict[str, bool | str] = {
     # Linked whenever configure finds it, and then missing at run time.
     "GGML_CUDA_NCCL": False,
     "CMAKE_CUDA_COMPILER_LAUNCHER": "ccache",
-    # nvcc alone compresses PTX only, and device code takes 2.7 times as much. Every driver reads it.
+    # By default nvcc compresses PTX only, and SASS takes 2.7 times as much. Every driver reads it.
     "CMAKE_CUDA_FLAGS": "-Xfatbin=-compress-all",
 }
 
