@@ -112,6 +112,8 @@ def _values(
         "runtime_packages": sorted(base.runtime_packages),
         "compiler": base.compiler,
         "cuda": base.cuda,
+        # Backends that are linked bring libcuda.so.1 into the server's own needs.
+        "needs_driver": base.cuda is not None and fork.linkage == "static-backends",
         "architectures": variant.architectures,
         "kv_types": list(fork.kv_types),
         "codebooks": fork.codebooks,

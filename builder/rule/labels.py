@@ -22,12 +22,13 @@ KV_TYPES = f"{LABEL}.kv-types"
 CUDA = f"{LABEL}.cuda"
 ARCHITECTURES = f"{LABEL}.cuda-architectures"
 DRIVER = f"{LABEL}.lowest-driver"
+STARTS = f"{LABEL}.starts-without-driver"
 ORIGIN = f"{LABEL}.base-origin"
 CLAIMED = f"{LABEL}.commit-claimed"
 RECIPE = f"{LABEL}.dockerfile-sha256"
 
 _ALWAYS = (REVISION, SOURCE, VERSION, CREATED, TITLE, BASE_NAME, BASE_DIGEST, VARIANT, KV_TYPES)
-_OF_CUDA = (CUDA, ARCHITECTURES, DRIVER)
+_OF_CUDA = (CUDA, ARCHITECTURES, DRIVER, STARTS)
 _OF_BUILDER = (ORIGIN, CLAIMED, RECIPE)
 """What `builder build` adds to the Dockerfile's own."""
 
@@ -90,6 +91,7 @@ def _true(subject: Subject, pinned: Pinned) -> dict[str, str]:
             ARCHITECTURES: ",".join(pinned.variant.architectures),
             CUDA: cuda.version,
             DRIVER: cuda.driver,
+            STARTS: str(fork.linkage == "backend-dl").lower(),
         }
     if receipt:
         runtime = next(one for one in receipt.bases if one.role == "runtime")

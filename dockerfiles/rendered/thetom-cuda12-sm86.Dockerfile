@@ -54,6 +54,10 @@ enum { PATIENCE = 3, CANNOT_START = 127, BY_SIGNAL = 128 };
 
 static int exit_code(int status, int asked)
 {
+    /* The server is linked with libcuda.so.1, and the loader's words do not say where that is. */
+    if (WIFEXITED(status) && WEXITSTATUS(status) == CANNOT_START)
+        fputs("init: this image starts only beside an NVIDIA driver, 525.60.13 or newer, "
+              "whose libcuda.so.1 is mounted into it: docker run --gpus all\n", stderr);
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
     return BY_SIGNAL + (WTERMSIG(status) == SIGKILL && asked ? asked : WTERMSIG(status));
@@ -226,6 +230,7 @@ LABEL org.opencontainers.image.title="llama-server, thetom-cuda12-sm86" \
       io.github.turboquant-builder.cuda="12.6.3" \
       io.github.turboquant-builder.cuda-architectures="86" \
       io.github.turboquant-builder.lowest-driver="525.60.13" \
+      io.github.turboquant-builder.starts-without-driver="false" \
       io.github.turboquant-builder.variant="thetom-cuda12-sm86" \
       io.github.turboquant-builder.kv-types="turbo4,turbo3,turbo2"
 ENV NVIDIA_VISIBLE_DEVICES=all \

@@ -162,6 +162,18 @@ def test_the_server_starts_when_the_driver_is_mounted(engine, image, bases, real
     assert output.decode().splitlines()[-1] == "device 0: does not work"
 
 
+def test_without_a_driver_it_says_that_it_needs_one(engine, image, real_pins):
+    container = engine.containers.run(image, detach=True, network_mode="none")
+    try:
+        assert container.wait()["StatusCode"] == 127
+        said = container.logs().decode()
+    finally:
+        container.remove()
+
+    lowest = real_pins.bases[BASE].cuda.driver
+    assert f"init: this image starts only beside an NVIDIA driver, {lowest} or newer" in said
+
+
 def test_no_file_names_the_build_tree(engine, image):
     named = "grep -lE '/(build|src)/' /opt/llama/llama-server /opt/llama/libggml-cuda.so || true"
 
