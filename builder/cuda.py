@@ -52,6 +52,9 @@ _ARCHITECTURES = {
     "121f": ("12.9", None),
 }
 
+_TEGRA = {"87", "110", "110a", "110f"}
+"""Jetson's architectures: machine code goes neither from them to others nor the other way."""
+
 _LOWEST_DRIVER = {
     # Major release → lowest Linux driver (minor version compatibility). Source: CUDA Toolkit
     # Release Notes, table 2.
@@ -131,6 +134,25 @@ def architecture_conflict(cuda: str, architecture: str) -> Conflict | None:
             f"a base with CUDA older than {gone}",
         )
     return None
+
+
+def runnable(cuda: str, architectures: list[str]) -> list[str]:
+    """The architectures whose machine code runs on GPUs of these ones, oldest first.
+
+    Machine code runs on its own major version from its own minor version on; that of one
+    architecture ("120a") there alone. Those that this toolkit's nvcc does not know are left out.
+    Source: CUDA C++ Programming Guide, "Binary Compatibility", and nvcc's --gpu-architecture.
+    """
+    known = [name for name in _ARCHITECTURES if architecture_conflict(cuda, name) is None]
+    return [name for name in known if any(_runs(name, one) for one in architectures)]
+
+
+def _runs(code: str, architecture: str) -> bool:
+    own, gpu = (int(name.rstrip("af")) for name in (code, architecture))
+    if own == gpu:
+        return True
+    alone = code.endswith("a") or not _TEGRA.isdisjoint((code, architecture))
+    return not alone and own // 10 == gpu // 10 and own < gpu
 
 
 def variant_architecture(compute_capability: str) -> str:

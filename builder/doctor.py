@@ -247,7 +247,7 @@ def _check_architecture(pins: Pins, variant_name: str, gpu: facts.Gpu) -> Check:
     if not gpu.capability:
         found = f"the driver of {gpu.name} does not tell its compute capability"
         return Check("gpu architecture", "warn", found, "update the NVIDIA driver")
-    fit = _fit(variant.architectures, gpu.capability)
+    fit = _fit(variant, gpu.capability)
     found = f"compute capability {gpu.capability}, the variant has {compiled}"
     if fit == "exact":
         return Check("gpu architecture", "ok", found)
@@ -294,25 +294,33 @@ def _check_toolkit(engine: facts.Engine) -> Check:
 def recommended_variant(pins: Pins, variant_name: str, capability: str) -> str | None:
     """The variant of the same fork for a GPU: this one if it fits, else the smallest that does.
 
-    One compiled for exactly this compute capability ("8.9") goes before one that merely runs.
-    None when no variant's code runs there.
+    One compiled for exactly this compute capability ("8.9") goes before one that merely runs, and
+    cuBLAS as NVIDIA ships it before a pruned one. None when no variant's code runs there.
     """
     fork = pins.variants[variant_name].fork
     ranked = []
     for name, variant in pins.variants.items():
-        fit = _fit(variant.architectures, capability)
+        fit = _fit(variant, capability)
         if variant.fork == fork and fit is not None:
-            ranked.append((fit != "exact", name != variant_name, len(variant.architectures), name))
+            pruned = variant.cublas == "pruned"
+            size = len(variant.architectures)
+            ranked.append((fit != "exact", name != variant_name, pruned, size, name))
     return min(ranked)[-1] if ranked else None
 
 
-def _fit(architectures: list[str], capability: str) -> Literal["exact", "family"] | None:
-    """Machine code runs on its own architecture, and on later ones of the same major version."""
+def _fit(variant: Variant, capability: str) -> Literal["exact", "family"] | None:
+    """Machine code runs on its own architecture, and on later ones of the same major version.
+
+    A pruned cuBLAS does not: on a later GPU it may look for kernels that were made for that one.
+    """
+    architectures = variant.architectures
     if not re.fullmatch(r"\d+\.\d+", capability):
         return None
     wanted = cuda.variant_architecture(capability)
     if any(name.rstrip("af") == wanted for name in architectures):
         return "exact"
+    if variant.cublas == "pruned":
+        return None
     plain = [name for name in architectures if name.isdecimal()]
     if any(name[:-1] == wanted[:-1] and int(name) <= int(wanted) for name in plain):
         return "family"

@@ -10,6 +10,7 @@ MAINLINE_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5
 Linkage = Literal["backend-dl", "static-backends"]
 Cpu = Literal["all", "x86-64-v2", "x86-64-v3"]
 Requirement = Literal["contract", "audit", "kv"]
+Cublas = Literal["shared", "pruned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,15 @@ class Compiler:
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
-    """A CUDA toolkit: version, folder of the libcuda stub, lowest driver that runs its code."""
+    """A CUDA toolkit: version, folder of the libcuda stub, lowest driver that runs its code.
+
+    `nvprune` is the package of that tool, for a devel image that may come without it.
+    """
 
     version: str
     stubs: str
     driver: str
+    nvprune: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,9 @@ class Base:
 class Variant:
     """One buildable image: fork × base × CUDA architectures × CMake options.
 
-    `max_mb` is its budget: megabytes (10⁶ bytes) that the unpacked image may take.
+    `max_mb` is its budget: megabytes (10⁶ bytes) that the unpacked image may take. `cublas` says
+    how the image has cuBLAS: "shared", NVIDIA's libraries as they are, or "pruned", linked into
+    libggml-cuda.so with no more device code than the architectures run.
     """
 
     fork: str
@@ -129,6 +136,7 @@ class Variant:
     architectures: list[str] = field(default_factory=list)
     options: dict[str, bool | str] = field(default_factory=dict)
     max_mb: int | None = None
+    cublas: Cublas = "shared"
 
 
 @dataclass(frozen=True, slots=True)

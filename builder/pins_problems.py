@@ -175,6 +175,8 @@ def _base_problems(base: Base) -> Iterator[Problem]:
             yield f"compiler.{language}", f"{command!r} is no command"
     if base.cuda is not None and not _FOLDER.fullmatch(base.cuda.stubs.removeprefix("/")):
         yield "cuda.stubs", f"{base.cuda.stubs!r} is not an absolute folder"
+    if base.cuda is not None and not _PACKAGE.fullmatch(base.cuda.nvprune or "none"):
+        yield "cuda.nvprune", f"{base.cuda.nvprune!r} is no Debian package name"
     if base.bootstrap is not None:
         yield from _at("bootstrap.devel", _bootstrap_problems(base.bootstrap.devel))
         yield from _at("bootstrap.runtime", _bootstrap_problems(base.bootstrap.runtime))
@@ -275,6 +277,8 @@ def pair_problems(chosen: Variant, base: Base) -> Iterator[Problem]:
     """Why this base cannot compile this variant."""
     if base.cuda is None and chosen.architectures:
         yield "architectures", "CUDA architectures need a base with [cuda]"
+    if base.cuda is None and chosen.cublas == "pruned":
+        yield "cublas", "'pruned' needs a base with [cuda]"
     if base.cuda is not None and not chosen.architectures:
         yield "architectures", 'a base with CUDA needs them, for example ["86"]'
     if base.cuda is not None and _is_version(base.cuda.version):

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from builder import paths
+from builder import cuda, paths
 from builder.model import Base, Bootstrap, Fork, Pins, Variant
 
 LABEL = "io.github.turboquant-builder"
@@ -38,6 +38,13 @@ _CUDA_RECIPE: dict[str, bool | str] = {
     "CMAKE_CUDA_COMPILER_LAUNCHER": "ccache",
     # By default nvcc compresses PTX only, and SASS takes 2.7 times as much. Every driver reads it.
     "CMAKE_CUDA_FLAGS": "-Xfatbin=-compress-all",
+}
+
+_PRUNED_RECIPE: dict[str, bool | str] = {
+    # FindCUDAToolkit's own variables, from CMake 3.17 on: what a fork links as CUDA::cublas, and
+    # the cublasLt that newer ones add to it, is the archives of parts/cublas.j2.
+    "CUDA_cublas_LIBRARY": "/cublas/libcublas.so",
+    "CUDA_cublasLt_LIBRARY": "/cublas/libcublas.so",
 }
 
 # From GGML's options: what GGML_NATIVE=OFF turns on by default is x86-64-v3.
@@ -108,17 +115,24 @@ def _values(
         "commit": fork.commit,
         "build_number": fork.build_number or 0,
         "created": created(fork),
-        "devel_packages": sorted(base.devel_packages),
+        "devel_packages": sorted(_devel_packages(variant, base)),
         "runtime_packages": sorted(base.runtime_packages),
         "compiler": base.compiler,
         "cuda": base.cuda,
         # Backends that are linked bring libcuda.so.1 into the server's own needs.
         "needs_driver": base.cuda is not None and fork.linkage == "static-backends",
         "architectures": variant.architectures,
+        "cublas": variant.cublas,
+        "kept": cuda.runnable(base.cuda.version, variant.architectures) if base.cuda else [],
         "kv_types": list(fork.kv_types),
         "codebooks": fork.codebooks,
         "options": cmake_options(fork, variant, base),
     }
+
+
+def _devel_packages(variant: Variant, base: Base) -> list[str]:
+    pruning = base.cuda.nvprune if base.cuda and variant.cublas == "pruned" else None
+    return [*base.devel_packages, *([pruning] if pruning else [])]
 
 
 def git_address(url: str) -> str:
@@ -151,6 +165,8 @@ def cmake_options(fork: Fork, variant: Variant, base: Base) -> dict[str, str]:
         options["CMAKE_CUDA_HOST_COMPILER"] = base.compiler.cxx
         # -real: code for the architecture itself, no PTX for others.
         options["CMAKE_CUDA_ARCHITECTURES"] = ";".join(f"{a}-real" for a in variant.architectures)
+        if variant.cublas == "pruned":
+            options |= _PRUNED_RECIPE
     options |= fork.options | variant.options
     return {name: _cmake(options[name]) for name in sorted(options)}
 

@@ -1,6 +1,7 @@
 """Whether what we compiled runs on every CPU that the variant promises."""
 
 import re
+from collections.abc import Mapping
 
 from builder.image_tree import File
 from builder.instructions import ASKS, UNDECODED
@@ -18,11 +19,16 @@ _V3 = _V2 | {"AVX", "AVX2", "BMI1", "BMI2", "F16C", "FMA", "LZCNT", "MOVBE", "XS
 
 LEVELS = {"x86-64": _X86_64, "x86-64-v2": _V2, "x86-64-v3": _V3}
 
+_Guards = Mapping[str, frozenset[str]]
+
 _CHOSEN_AT_RUN_TIME = re.compile(r".*/libggml-cpu-[\w]+\.so")
 
 # Code that asks CPUID first. A file is believed only if it holds that instruction too.
 # libmtmd: dr_flac inside vendor/miniaudio/miniaudio.h, ma_dr_flac__is_lzcnt_supported().
 _GUARDED = {"libmtmd.so": frozenset({"LZCNT"})}
+# The same of cuBLAS, where it is linked in; seen in the archives of CUDA 12.4: cublasLt's heuristic
+# (gemm_avx*.cpp.o, behind effective_simd_arch()) and its zstd.
+_GUARDED_CUBLAS = {"libggml-cuda.so": frozenset({"AVX", "AVX512F", "BMI2", "FMA", "LZCNT"})}
 
 
 def cpu_baseline(subject: Subject) -> Finding:
@@ -33,7 +39,7 @@ def cpu_baseline(subject: Subject) -> Finding:
     """
     files = compiled(subject)
     if isinstance(subject.pinned, str):
-        found = some(sorted({one for file in files for one in _above(file, _X86_64)}))
+        found = some(sorted({one for file in files for one in _above(file, _X86_64, _GUARDED)}))
         why = f"{subject.pinned}; above x86-64: {found or 'nothing'}"
         return unproven(CPU_BASELINE, "no instruction above the variant's baseline", why)
     cpu = subject.pinned.variant.cpu
@@ -43,7 +49,9 @@ def cpu_baseline(subject: Subject) -> Finding:
     expected = f"nothing above {level} in what we compiled"
     expected += ", but in backends chosen at run time" if cpu == "all" else ""
     unread = [file.path for file in files if _unreadable(file)]
-    faults = [fault for file in files if (fault := _fault(file, LEVELS[level]))]
+    pruned = subject.pinned.variant.cublas == "pruned"
+    guarded = _GUARDED | (_GUARDED_CUBLAS if pruned else {})
+    faults = [fault for file in files if (fault := _fault(file, LEVELS[level], guarded))]
     if not faults and (unread or not files):
         what = some(unread) or "any file that we compiled"
         return unproven(CPU_BASELINE, expected, f"cannot read the instructions of {what}")
@@ -57,18 +65,18 @@ def _unreadable(file: File) -> bool:
     return extensions is None or UNDECODED in extensions
 
 
-def _fault(file: File, level: frozenset[str]) -> str | None:
-    above = _above(file, level)
+def _fault(file: File, level: frozenset[str], guards: _Guards) -> str | None:
+    above = _above(file, level, guards)
     words = [f"{extension} ({instruction})" for extension, instruction in sorted(above.items())]
     return f"{file.path} needs {some(words)}" if words else None
 
 
-def _above(file: File, level: frozenset[str]) -> dict[str, str]:
+def _above(file: File, level: frozenset[str], guards: _Guards) -> dict[str, str]:
     """The extensions above a level that the file needs without having asked for them."""
     extensions = (file.elf.extensions if file.elf else None) or {}
     name = file.path.rpartition("/")[2]
     guarded = frozenset[str]()
     if ASKS in extensions:
-        guarded = frozenset().union(*(v for k, v in _GUARDED.items() if name.startswith(k)))
+        guarded = frozenset().union(*(v for k, v in guards.items() if name.startswith(k)))
     known = level | guarded | {UNDECODED}
     return {one: by for one, by in extensions.items() if one not in known}

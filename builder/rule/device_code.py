@@ -11,7 +11,9 @@ DEVICE_CODE = "device_code"
 def device_code(subject: Subject) -> Finding:
     """Whether each translation unit that we compiled has code for every pinned architecture.
 
-    That is SASS of it, or PTX that becomes it; and nothing that none of them runs.
+    That is SASS of it, or PTX that becomes it; and nothing that none of them runs. Where cuBLAS is
+    linked in its units lie among ours, and some of its kernels exist only as older code that runs
+    there too: there each architecture must be in some unit.
     """
     files = compiled(subject)
     held = sorted({code for _, unit in _units(files) for code in unit})
@@ -27,15 +29,23 @@ def device_code(subject: Subject) -> Finding:
         return unproven(DEVICE_CODE, expected, f"cannot read {what}")
     pinned = _pinned(subject.pinned)
     faults = [f"{code} runs on none of them" for code in held if not _wanted(code, pinned)]
-    faults += [fault for one in pinned if (fault := _lacking(files, one))]
-    units = sum(1 for _ in _units(files))
-    good = f"{found} in {units} units" if units else found
+    pruned = subject.pinned.variant.cublas == "pruned"
+    faults += [fault for one in pinned if (fault := _lacking(files, one, linked=pruned))]
+    units = [unit for _, unit in _units(files)]
+    good = f"{found} in {len(units)} units" if units else found
+    older = sum(1 for unit in units if not any(c.is_for(one) for c in unit for one in pinned))
+    if older:
+        good += f"; {older} of them hold only older code that runs there: cuBLAS is linked in"
     return verdict_on(DEVICE_CODE, faults, expected=expected, good=good)
 
 
 def _expected(pinned: Pinned) -> str:
     names = pinned.variant.architectures
-    return f"device code for {', '.join(names)} and nothing else" if names else "no device code"
+    if not names:
+        return "no device code"
+    linked = pinned.variant.cublas == "pruned"
+    older = " but older code that runs there, in the linked cuBLAS" if linked else ""
+    return f"device code for {', '.join(names)} and nothing else{older}"
 
 
 def _pinned(pinned: Pinned) -> list[int]:
@@ -51,13 +61,16 @@ def _wanted(code: Code, pinned: list[int]) -> bool:
     return any(code.runs_on(architecture) for architecture in pinned)
 
 
-def _lacking(files: list[File], architecture: int) -> str | None:
-    """What is wrong with the units of one architecture, or None."""
+def _lacking(files: list[File], architecture: int, *, linked: bool) -> str | None:
+    """What is wrong with the units of one architecture, or None.
+
+    `linked`: units of cuBLAS, which may lack it, lie among ours, and nothing tells them apart.
+    """
     units = _units(files)
     without = [f for f, unit in units if not any(code.is_for(architecture) for code in unit)]
     if not units:
         return f"no device code at all, none for {architecture}"
-    if not without:
+    if not without or (linked and len(without) < len(units)):
         return None
     where = some(sorted({file.path for file in without}))
     return f"nothing for {architecture} in {len(without)} of {len(units)} units of {where}"

@@ -23,12 +23,13 @@ CUDA = f"{LABEL}.cuda"
 ARCHITECTURES = f"{LABEL}.cuda-architectures"
 DRIVER = f"{LABEL}.lowest-driver"
 STARTS = f"{LABEL}.starts-without-driver"
+CUBLAS = f"{LABEL}.cublas"
 ORIGIN = f"{LABEL}.base-origin"
 CLAIMED = f"{LABEL}.commit-claimed"
 RECIPE = f"{LABEL}.dockerfile-sha256"
 
 _ALWAYS = (REVISION, SOURCE, VERSION, CREATED, TITLE, BASE_NAME, BASE_DIGEST, VARIANT, KV_TYPES)
-_OF_CUDA = (CUDA, ARCHITECTURES, DRIVER, STARTS)
+_OF_CUDA = (CUDA, ARCHITECTURES, DRIVER, STARTS, CUBLAS)
 _OF_BUILDER = (ORIGIN, CLAIMED, RECIPE)
 """What `builder build` adds to the Dockerfile's own."""
 
@@ -92,6 +93,7 @@ def _true(subject: Subject, pinned: Pinned) -> dict[str, str]:
             CUDA: cuda.version,
             DRIVER: cuda.driver,
             STARTS: str(fork.linkage == "backend-dl").lower(),
+            CUBLAS: pinned.variant.cublas,
         }
     if receipt:
         runtime = next(one for one in receipt.bases if one.role == "runtime")

@@ -227,6 +227,7 @@ LABEL org.opencontainers.image.title="llama-server, madreag-cuda12-sm86" \
       io.github.turboquant-builder.cuda-architectures="86" \
       io.github.turboquant-builder.lowest-driver="525.60.13" \
       io.github.turboquant-builder.starts-without-driver="true" \
+      io.github.turboquant-builder.cublas="shared" \
       io.github.turboquant-builder.variant="madreag-cuda12-sm86" \
       io.github.turboquant-builder.kv-types="turbo4,turbo3,turbo2,turbo1.5"
 ENV NVIDIA_VISIBLE_DEVICES=all \

@@ -228,6 +228,7 @@ LABEL org.opencontainers.image.title="llama-server, spiritbuun-cuda12-multi" \
       io.github.turboquant-builder.cuda-architectures="86,89,120" \
       io.github.turboquant-builder.lowest-driver="525.60.13" \
       io.github.turboquant-builder.starts-without-driver="true" \
+      io.github.turboquant-builder.cublas="shared" \
       io.github.turboquant-builder.variant="spiritbuun-cuda12-multi" \
       io.github.turboquant-builder.kv-types="turbo4,turbo3,turbo2,turbo3_tcq,turbo2_tcq"
 ENV NVIDIA_VISIBLE_DEVICES=all \

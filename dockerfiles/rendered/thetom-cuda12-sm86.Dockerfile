@@ -231,6 +231,7 @@ LABEL org.opencontainers.image.title="llama-server, thetom-cuda12-sm86" \
       io.github.turboquant-builder.cuda-architectures="86" \
       io.github.turboquant-builder.lowest-driver="525.60.13" \
       io.github.turboquant-builder.starts-without-driver="false" \
+      io.github.turboquant-builder.cublas="shared" \
       io.github.turboquant-builder.variant="thetom-cuda12-sm86" \
       io.github.turboquant-builder.kv-types="turbo4,turbo3,turbo2"
 ENV NVIDIA_VISIBLE_DEVICES=all \

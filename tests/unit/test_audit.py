@@ -57,9 +57,9 @@ def good(real_pins):
 def cuda(good, real_pins):
     """A function that makes the image one of a CUDA variant whose units hold this code."""
 
-    def make(*units, architectures=("86",)):
+    def make(*units, architectures=("86",), **changes):
         variant = subjects.pinned(
-            real_pins, "mainline-cuda12-sm86", architectures=list(architectures)
+            real_pins, "mainline-cuda12-sm86", architectures=list(architectures), **changes
         )
         file = File("/opt/llama/libggml-cuda.so", "file", elf=Elf(MACHINE, units=units))
         return with_files(dataclasses.replace(good, pinned=variant), file)
@@ -329,6 +329,25 @@ class TestDeviceCode:
         found = device_code(cuda(frozenset({SM_86}), architectures=("86", "120a")))
         assert "nothing for 120" in found.observed
 
+    def test_a_pruned_cublas_may_hold_older_code_that_runs_there(self, cuda):
+        found = device_code(cuda(frozenset({SM_86}), frozenset({SM_80}), cublas="pruned"))
+        assert outcome(found) == (
+            "pass",
+            "sm_80, sm_86 in 2 units; 1 of them hold only older code that runs there: "
+            "cuBLAS is linked in",
+        )
+
+    def test_older_code_alone_fails_beside_a_pruned_cublas_too(self, cuda):
+        found = device_code(cuda(frozenset({SM_80}), cublas="pruned"))
+        assert outcome(found) == (
+            "fail",
+            "nothing for 86 in 1 of 1 units of /opt/llama/libggml-cuda.so",
+        )
+
+    def test_a_cublas_that_was_not_pruned_fails(self, cuda):
+        found = device_code(cuda(frozenset({SM_86}), frozenset({SM_75, SM_80}), cublas="pruned"))
+        assert outcome(found) == ("fail", "sm_75 runs on none of them")
+
     def test_a_cuda_variant_without_device_code_fails(self, cuda):
         assert device_code(cuda()).status == "fail"
 
@@ -385,6 +404,23 @@ class TestCpuBaseline:
     def test_libmtmd_asks_before_it_uses_lzcnt(self, good, extensions, status):
         file = File("/opt/llama/libmtmd.so.0.5.0", "file", elf=Elf(MACHINE, extensions=extensions))
         assert cpu_baseline(with_files(good, file)).status == status
+
+    @pytest.mark.parametrize(
+        ("cublas", "extensions", "status"),
+        [
+            ("pruned", {"AVX512F": "vmovups", "CPUID": "cpuid"}, "pass"),
+            ("pruned", {"AVX512F": "vmovups"}, "fail"),
+            ("shared", {"AVX512F": "vmovups", "CPUID": "cpuid"}, "fail"),
+        ],
+        ids=["cublasLt asks", "nobody asks", "cublasLt is elsewhere"],
+    )
+    def test_a_linked_cublas_asks_before_it_uses_avx512(
+        self, good, real_pins, cublas, extensions, status
+    ):
+        variant = subjects.pinned(real_pins, "mainline-cuda12-sm86", cublas=cublas)
+        file = File("/opt/llama/libggml-cuda.so", "file", elf=Elf(MACHINE, extensions=extensions))
+        image = with_files(dataclasses.replace(good, pinned=variant), file, removed=(CPU.path,))
+        assert cpu_baseline(image).status == status
 
     def test_no_other_file_is_believed_to_ask(self, good):
         asks = with_elf(good, CPU, extensions={"LZCNT": "lzcnt", "CPUID": "cpuid"})
@@ -518,6 +554,16 @@ class TestLabels:
     def test_a_label_that_is_not_true(self, good, name, value):
         found = labels(with_config(good, labels=subjects.LABELS | {name: value}))
         assert (found.status, name in found.observed) == ("fail", True)
+
+    def test_a_pruned_cublas_that_calls_itself_shared(self, good, real_pins):
+        slim = dataclasses.replace(
+            good, pinned=subjects.pinned(real_pins, "mainline-cuda12-sm86", cublas="pruned")
+        )
+        own = {"cuda": "12.6.3", "cuda-architectures": "86", "lowest-driver": "525.60.13"}
+        own |= {"variant": "mainline-cuda12-sm86", "cublas": "shared"}
+        changes = {f"io.github.turboquant-builder.{name}": value for name, value in own.items()}
+        found = labels(with_config(slim, labels=subjects.LABELS | changes))
+        assert "io.github.turboquant-builder.cublas is 'shared', not 'pruned'" in found.observed
 
     def test_the_receipt_is_believed_for_what_was_built(self, good):
         built = dataclasses.replace(good, receipt=receipt(commit="d" * 40))

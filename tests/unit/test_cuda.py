@@ -104,6 +104,29 @@ def test_an_older_driver_is_refused_with_the_lowest_that_does(toolkit, driver, l
     )
 
 
+@pytest.mark.parametrize(
+    ("toolkit", "architectures", "kept"),
+    [
+        ("12.4.131", ["80"], ["80"]),
+        ("12.4.131", ["86"], ["80", "86"]),
+        ("12.6.3", ["89"], ["80", "86", "89"]),
+        ("12.6.3", ["90"], ["90", "90a"]),
+        ("12.6.3", ["61"], ["60", "61"]),
+        ("13.0.0", ["89"], ["80", "86", "88", "89"]),
+        # Each toolkit knows more of Blackwell's than the one before.
+        ("12.8.1", ["120"], ["120", "120a"]),
+        ("12.8.1", ["120a"], ["120", "120a"]),
+        ("12.9.1", ["120"], ["120", "120a", "120f"]),
+        ("12.9.1", ["121a"], ["120", "120f", "121", "121a", "121f"]),
+        ("12.8.1", ["86", "89", "120"], ["80", "86", "89", "120", "120a"]),
+        # Jetson's stay among themselves.
+        ("12.6.3", ["87"], ["87"]),
+    ],
+)
+def test_what_machine_code_gpus_run(toolkit, architectures, kept):
+    assert cuda.runnable(toolkit, architectures) == kept
+
+
 @pytest.mark.parametrize(("capability", "architecture"), [("8.6", "86"), ("12.0", "120")])
 def test_a_compute_capability_names_its_architecture(capability, architecture):
     assert cuda.variant_architecture(capability) == architecture

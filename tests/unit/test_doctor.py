@@ -280,6 +280,20 @@ def test_a_gpu_of_another_architecture(capability, status, fix):
     assert fix in check.fix
 
 
+def test_a_pruned_cublas_runs_on_its_own_gpus_only():
+    statuses = [
+        gpu_checks(f"{SM86}-slim", [gpu(one)])["gpu architecture"].status for one in ("8.6", "8.9")
+    ]
+    assert statuses == ["ok", "fail"]
+
+
+def test_the_default_is_recommended_before_a_pruned_one_of_any_name():
+    changed = dict(PINS.variants)
+    changed["a-slim"] = changed.pop(f"{SM86}-slim")
+    pins = dataclasses.replace(PINS, variants=changed)
+    assert doctor.recommended_variant(pins, "spiritbuun-cpu", "8.6") == SM86
+
+
 def test_one_gpu_of_several_is_enough():
     checks = gpu_checks(SM86, [gpu("12.0"), gpu("8.6")])
     assert checks["gpu architecture"].status == "ok"
@@ -315,6 +329,9 @@ def test_container_toolkit(info, status):
         (SM86, "12.1", "spiritbuun-cuda12-sm120"),
         ("spiritbuun-cuda12-multi", "8.9", "spiritbuun-cuda12-multi"),
         ("spiritbuun-cpu", "8.6", SM86),
+        (f"{SM86}-slim", "8.6", f"{SM86}-slim"),
+        # What of cuBLAS was made for 8.9 was pruned.
+        (f"{SM86}-slim", "8.9", "spiritbuun-cuda12-sm89"),
         ("thetom-cuda12-sm86", "8.9", "thetom-cuda12-sm86"),
         ("thetom-cuda12-sm86", "12.0", None),
         (SM86, "7.5", None),

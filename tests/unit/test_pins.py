@@ -17,6 +17,7 @@ VARIANTS = [
     "spiritbuun-cuda12-multi",
     "spiritbuun-cuda12-sm120",
     "spiritbuun-cuda12-sm86",
+    "spiritbuun-cuda12-sm86-slim",
     "spiritbuun-cuda12-sm89",
     "thetom-cuda12-sm86",
     "turbo-tan-cuda12-sm86",
@@ -308,6 +309,12 @@ BAD = [
     ),
     (
         "[bases.nvidia-cuda126]",
+        '"cuda-nvprune-12-6"',
+        '"cuda nvprune"',
+        "bases.nvidia-cuda126.cuda.nvprune: 'cuda nvprune' is no Debian package name",
+    ),
+    (
+        "[bases.nvidia-cuda126]",
         'cxx = "g++"',
         'cxx = "g++ -O3"',
         "bases.nvidia-cuda126.compiler.cxx: 'g++ -O3' is no command",
@@ -422,6 +429,19 @@ BAD = [
         "cpu =",
         'architectures = ["86"]\ncpu =',
         "variants.spiritbuun-cpu.architectures: CUDA architectures need a base with [cuda]",
+    ),
+    (
+        "[variants.spiritbuun-cpu]",
+        "cpu =",
+        'cublas = "pruned"\ncpu =',
+        "variants.spiritbuun-cpu.cublas: 'pruned' needs a base with [cuda]",
+    ),
+    (
+        "[variants.spiritbuun-cuda12-sm86-slim]",
+        '"pruned"',
+        '"static"',
+        "variants.spiritbuun-cuda12-sm86-slim.cublas: "
+        "Input should be 'shared' or 'pruned', not 'static'",
     ),
     (
         "[variants.spiritbuun-cpu]",

@@ -282,6 +282,57 @@ def test_a_cpu_dockerfile_says_nothing_of_the_driver(name):
     assert "libcuda" not in text(name)
 
 
+# --- cuBLAS
+
+SLIM = "spiritbuun-cuda12-sm86-slim"
+SHARED = [name for name in CUDA if REAL.variants[name].cublas == "shared"]
+
+
+def kept(name):
+    """The architectures that nvprune is told to keep, with those of the same instructions."""
+    return re.findall(r"-gencode arch=compute_(\w+),code=sm_(\w+) ", stage(name, "cublas"))
+
+
+def test_pruning_keeps_what_the_pinned_gpus_run():
+    assert kept(SLIM) == [("80", "80"), ("86", "86")]
+
+
+@pytest.mark.parametrize("option", ["CUDA_cublas_LIBRARY", "CUDA_cublasLt_LIBRARY"])
+def test_a_fork_that_asks_for_cublas_gets_the_pruned_archives(option):
+    assert options(SLIM)[option] == "/cublas/libcublas.so"
+
+
+def test_pruning_does_not_wait_for_the_source():
+    # Nor is it done again for another commit: a stage of its own knows none.
+    assert re.findall("source|COMMIT", stage(SLIM, "cublas").partition("\n")[2]) == []
+
+
+def test_the_archives_are_only_lent_to_the_compile_step():
+    assert "--mount=type=bind,from=cublas,source=/cublas,target=/cublas" in stage(SLIM, "build")
+
+
+def test_pruned_archives_keep_the_path_that_finds_the_driver():
+    flags = next(line for line in instructions(stage(SLIM, "build")) if "LDFLAGS" in line)
+
+    assert flags.startswith('ENV LDFLAGS="${LDFLAGS} ')
+
+
+def test_a_devel_image_that_may_lack_nvprune_gets_it():
+    assert "cuda-nvprune-12-6" in stage(SLIM, "devel")
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_nothing_is_pruned_where_cublas_is_shared(name):
+    assert re.findall("nvprune|/cublas|gc-sections", text(name)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("spiritbuun-cuda12-sm86", "shared"), (SLIM, "pruned")]
+)
+def test_a_label_says_how_the_image_has_cublas(name, value):
+    assert f'{render.LABEL}.cublas="{value}"' in stage(name, "runtime")
+
+
 # --- the runtime stage
 
 
