@@ -65,13 +65,26 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Wheel:
+    """One of NVIDIA's wheels on the package index: a part of a CUDA toolkit."""
+
+    package: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How mmdebstrap makes one image from Debian packages; `exclude` are paths left out of them."""
+    """How mmdebstrap makes one image: from Debian packages, and a CUDA toolkit from wheels.
+
+    `exclude` are paths left out of both.
+    """
 
     suite: str
     packages: list[str]
     components: list[str] = field(default_factory=lambda: ["main"])
     exclude: list[str] = field(default_factory=list)
+    wheels: list[Wheel] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from builder.model import (
     Profile,
     Source,
     Variant,
+    Wheel,
 )
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -77,13 +78,17 @@ def problems(pins: Pins) -> Iterator[Problem]:
             yield f"policy.{key}", "must be at least 1"
 
 
+def _release_problems(release: Source | Wheel) -> Iterator[Problem]:
+    if not _PROJECT.fullmatch(release.package):
+        yield "package", f"{release.package!r} is no project name"
+    if not _is_version(release.version):
+        yield "version", f"{release.version!r} is no version"
+    if not _SHA256.fullmatch(release.sha256):
+        yield "sha256", f"{release.sha256!r} is not 64 hex digits"
+
+
 def _source_problems(source: Source) -> Iterator[Problem]:
-    if not _PROJECT.fullmatch(source.package):
-        yield "package", f"{source.package!r} is no project name"
-    if not _is_version(source.version):
-        yield "version", f"{source.version!r} is no version"
-    if not _SHA256.fullmatch(source.sha256):
-        yield "sha256", f"{source.sha256!r} is not 64 hex digits"
+    yield from _release_problems(source)
     if not _SHORT.fullmatch(source.upstream):
         yield "upstream", f"{source.upstream!r} is not 7 to 40 hex digits"
     if not _FOLDER.fullmatch(source.subfolder) or ".." in source.subfolder:
@@ -197,6 +202,10 @@ def _bootstrap_problems(recipe: Bootstrap) -> Iterator[Problem]:
     for package in recipe.packages:
         if not _PACKAGE.fullmatch(package):
             yield "packages", f"{package!r} is no Debian package name"
+    for number, wheel in enumerate(recipe.wheels):
+        yield from _at(f"wheels.{number}", _release_problems(wheel))
+    if recipe.wheels and not {"gcc", "g++"} & set(recipe.packages):
+        yield "packages", "wheels need g++ or gcc beside them: it makes the driver's stub"
 
 
 def _versions(base: Base) -> dict[str, str]:

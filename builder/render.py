@@ -71,7 +71,9 @@ class Rendered:
 
 def bootstrap_tag(recipe: Bootstrap) -> str:
     """The local name of the base image that mmdebstrap makes from this very recipe."""
-    digest = hashlib.sha256(repr(recipe).encode()).hexdigest()
+    # A recipe without wheels has the name that it had before there were any.
+    text = repr(recipe).replace(", wheels=[])", ")")
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return f"turboquant-base:{recipe.suite}-{digest[:8]}"
 
 

@@ -1,0 +1,102 @@
+"""Files from a package index: found by name and version, checked by hash."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from builder.errors import RemoteUnavailableError
+from builder.model import Source, Wheel
+from builder.progress import Progress
+
+if TYPE_CHECKING:
+    from pypi_simple import PyPISimple
+
+Kind = Literal["sdist", "wheel"]
+
+_TIMEOUT_S = 30
+_SETTING = re.compile(r"(?P<place>\S+?)\.(?P<key>index-url|cert)='(?P<value>.*)'")
+# A release has a wheel for each system and processor.
+_FITS = re.compile(r"-(none-any|\S*linux\S*_x86_64)\.whl$")
+
+
+def download(pinned: Source | Wheel, kind: Kind, target: Path, progress: Progress) -> None:
+    """The pinned release's file as `target`; a wheel is the one for Linux on x86-64.
+
+    Raises RemoteUnavailableError when the index does not answer, lacks the file or sends another.
+    """
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
+    from requests import RequestException
+
+    settings = _pip_settings()
+    with PyPISimple(settings.get("index-url", PYPI_SIMPLE_ENDPOINT)) as index:
+        if "cert" in settings:
+            index.s.verify = settings["cert"]
+        try:
+            url = _find(index, pinned, kind)
+            with index.s.get(url, stream=True, timeout=_TIMEOUT_S) as response:
+                response.raise_for_status()
+                total = int(response.headers.get("Content-Length", 0))
+                digest = _save(response.iter_content(1 << 20), target, total, progress)
+        except (RequestException, OSError) as error:
+            raise RemoteUnavailableError(
+                "the package index does not answer", why=str(error), hint="try `pip download`"
+            ) from error
+    if digest != pinned.sha256:
+        raise RemoteUnavailableError(
+            f"{url.rpartition('/')[2]} is not the file that pins.toml names",
+            why=f"sha256 is {digest}, pinned is {pinned.sha256}",
+        )
+
+
+def _find(index: "PyPISimple", pinned: Source | Wheel, kind: Kind) -> str:
+    """The address of the file."""
+    from pypi_simple import NoSuchProjectError
+
+    try:
+        packages = index.get_project_page(pinned.package, timeout=_TIMEOUT_S).packages
+    except NoSuchProjectError:
+        packages = []
+    for package in packages:
+        if (
+            package.package_type == kind
+            and package.version == pinned.version
+            and (kind == "sdist" or _FITS.search(package.filename))
+        ):
+            return package.url
+    raise RemoteUnavailableError(
+        f"the package index has no {kind} of {pinned.package} {pinned.version}",
+        hint="was it yanked? `pip index versions` lists what is there",
+    )
+
+
+def _save(chunks: Iterable[bytes], target: Path, total: int, progress: Progress) -> str:
+    digest, size = hashlib.sha256(), 0
+    with target.open("wb") as file:
+        for chunk in chunks:
+            digest.update(chunk)
+            size += file.write(chunk)
+            progress.detail(f"{size / 1e6:.0f} of {total / 1e6:.0f} MB")
+    return digest.hexdigest()
+
+
+def _pip_settings() -> dict[str, str]:
+    """pip's own index and certificate, wherever they were set: what pip reaches, this reaches."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
+    settings: dict[str, str] = {}
+    # pip lists files first and the environment last wins: sort ":env:" behind the rest.
+    rows = sorted(
+        _SETTING.finditer(result.stdout), key=lambda row: row["place"].startswith(":env:")
+    )
+    for row in rows:
+        settings[row["key"]] = row["value"]
+    for key, name in (("index-url", "PIP_INDEX_URL"), ("cert", "PIP_CERT")):
+        if name in os.environ:
+            settings[key] = os.environ[name]
+    return settings
