@@ -54,13 +54,17 @@ _ARCHITECTURES = {
 
 _TEGRA = {"87", "110", "110a", "110f"}
 """Jetson's architectures: machine code goes neither from them to others nor the other way."""
+_COMPRESS_MODE_SINCE = Version("12.8")
 
 _LOWEST_DRIVER = {
-    # Major release → lowest Linux driver (minor version compatibility). Source: CUDA Toolkit
+    # First release → lowest Linux driver (minor version compatibility). Source: CUDA Toolkit
     # Release Notes, table 2.
-    11: "450.80.02",
-    12: "525.60.13",
-    13: "580.65.06",
+    "11.0": "450.80.02",
+    "12.0": "525.60.13",
+    # What nvcc compresses by -compress-mode=size, as every recipe of ours has it from here on,
+    # older drivers of CUDA 12 cannot read. Source: RAPIDS' rapids_cuda_enable_fatbin_compression.
+    "12.8": "550.54.14",
+    "13.0": "580.65.06",
 }
 
 
@@ -80,8 +84,19 @@ def newest_gcc(cuda: str) -> int | None:
 
 
 def lowest_driver(cuda: str) -> str | None:
-    """The lowest driver that runs code of this toolkit's major release; None when unknown."""
-    return _LOWEST_DRIVER.get(Version(cuda).major)
+    """The lowest driver that runs what a recipe compiles with this toolkit; None when unknown."""
+    version = Version(cuda)
+    until = [
+        driver
+        for first, driver in _LOWEST_DRIVER.items()
+        if Version(first).major == version.major and Version(first) <= version
+    ]
+    return until[-1] if until else None
+
+
+def has_compress_mode(cuda: str) -> bool:
+    """Whether this toolkit's nvcc knows -compress-mode, which packs tighter than -compress-all."""
+    return Version(cuda) >= _COMPRESS_MODE_SINCE
 
 
 def compiler_conflict(cuda: str, gcc: str) -> Conflict | None:

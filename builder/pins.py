@@ -110,6 +110,6 @@ def _known_keys(kind: object, place: list[str]) -> list[str]:
             return [field.name for field in dataclasses.fields(kind)]
         return _known_keys(typing.get_type_hints(kind)[place[0]], place[1:])
     arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is dict:
-        return _known_keys(arguments[1], place[1:])
+    if typing.get_origin(kind) in {dict, list}:
+        return _known_keys(arguments[-1], place[1:])
     return next((_known_keys(a, place) for a in arguments if dataclasses.is_dataclass(a)), [])

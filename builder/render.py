@@ -37,6 +37,7 @@ _CUDA_RECIPE: dict[str, bool | str] = {
     "GGML_CUDA_NCCL": False,
     "CMAKE_CUDA_COMPILER_LAUNCHER": "ccache",
     # By default nvcc compresses PTX only, and SASS takes 2.7 times as much. Every driver reads it.
+    # GGML_CUDA_COMPRESSION_MODE goes with it where nvcc has one.
     "CMAKE_CUDA_FLAGS": "-Xfatbin=-compress-all",
 }
 
@@ -169,6 +170,9 @@ def cmake_options(fork: Fork, variant: Variant, base: Base) -> dict[str, str]:
         options["CMAKE_CUDA_ARCHITECTURES"] = ";".join(f"{a}-real" for a in variant.architectures)
         if variant.cublas == "pruned":
             options |= _PRUNED_RECIPE
+        if cuda.has_compress_mode(base.cuda.version):
+            # ggml's own default, said here because it decides which drivers run the image.
+            options["GGML_CUDA_COMPRESSION_MODE"] = "size"
     options |= fork.options | variant.options
     return {name: _cmake(options[name]) for name in sorted(options)}
 

@@ -17,7 +17,7 @@ HOME = "/usr/local/cuda"
 
 # CUDA 13's wheels have one folder for all: nvidia/cu13/{bin,include,lib,nvvm}.
 _CARRIED = re.compile(r"nvidia/cu\d+/(?P<path>\w.*)")
-_DECLARED = re.compile(r"^CUresult CUDAAPI\s+(cu\w+)\(", re.MULTILINE)
+_DECLARED = re.compile(r"^\w* ?CUresult CUDAAPI\s+(cu\w+)\(", re.MULTILINE)
 _RENAMED = re.compile(r"^\s*#\s*define (?:cu\w+)\s+(cu\w+)\s*$", re.MULTILINE)
 _PER_THREAD = re.compile(r"__CUDA_API_(PTDS|PTSZ)\((cu\w+)\)")
 _STUB_LIBRARY = 34
@@ -49,8 +49,10 @@ def driver_functions(header: str) -> list[str]:
     The header renames functions: by version (cuMemAlloc is cuMemAlloc_v2), and for a default
     stream to each thread (cuMemcpy_ptds).
     """
-    per_thread = {f"{name}_{kind.lower()}" for kind, name in _PER_THREAD.findall(header)}
-    return sorted({*_DECLARED.findall(header), *_RENAMED.findall(header)} | per_thread)
+    names = {*_DECLARED.findall(header), *_RENAMED.findall(header)}
+    for kind, name in _PER_THREAD.findall(header):
+        names |= {name, f"{name}_{kind.lower()}"}
+    return sorted(names)
 
 
 def _stub(names: Iterable[str]) -> str:

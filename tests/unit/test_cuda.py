@@ -94,7 +94,12 @@ def test_a_driver_from_the_lowest_on_runs_the_toolkits_code(driver):
 
 @pytest.mark.parametrize(
     ("toolkit", "driver", "lowest"),
-    [("12.6.3", "525.60.11", "525.60.13"), ("13.0.0", "575.57.08", "580.65.06")],
+    [
+        ("12.6.3", "525.60.11", "525.60.13"),
+        ("12.8.1", "525.60.13", "550.54.14"),
+        ("12.9.1", "550.54.10", "550.54.14"),
+        ("13.0.0", "575.57.08", "580.65.06"),
+    ],
 )
 def test_an_older_driver_is_refused_with_the_lowest_that_does(toolkit, driver, lowest):
     assert cuda.driver_conflict(toolkit, driver) == cuda.Conflict(

@@ -350,6 +350,44 @@ BAD = [
         'runtime = { suite = "Trixie"',
         "bases.debian-trixie.bootstrap.runtime.suite: 'Trixie' is no Debian suite or component",
     ),
+    (
+        "[bases.nvidia-cuda128]",
+        'driver = "550.54.14"',
+        'driver = "525.60.13"',
+        "bases.nvidia-cuda128.cuda.driver: "
+        "driver 525.60.13 cannot run code of CUDA 12.8.1; 550.54.14 or newer",
+    ),
+    (
+        "[bases.pypi-cuda130.bootstrap.devel]",
+        'sha256 = "56fe',
+        'sha256 = "zzzz',
+        "bases.pypi-cuda130.bootstrap.devel.wheels.0.sha256: 'zzzz",
+    ),
+    (
+        "[bases.pypi-cuda130.bootstrap.devel]",
+        '"nvidia-nvvm"',
+        '"nvidia-nvvm --pre"',
+        "bases.pypi-cuda130.bootstrap.devel.wheels.1.package: "
+        "'nvidia-nvvm --pre' is no project name",
+    ),
+    (
+        "[bases.pypi-cuda130.bootstrap.devel]",
+        'version = "13.0.88"',
+        'version = "../13"',
+        "bases.pypi-cuda130.bootstrap.devel.wheels.0.version: '../13' is no version",
+    ),
+    (
+        "[bases.pypi-cuda130.bootstrap.devel]",
+        "sha256 =",
+        "sha265 =",
+        "bases.pypi-cuda130.bootstrap.devel.wheels.0.sha265: unknown key; did you mean 'sha256'?",
+    ),
+    (
+        "[bases.pypi-cuda130.bootstrap.devel]",
+        '"g++"',
+        '"make"',
+        "bases.pypi-cuda130.bootstrap.devel.packages: wheels need g++ or gcc beside them",
+    ),
     # Variants.
     (
         "[variants.spiritbuun-cpu]",

@@ -8,6 +8,7 @@ import jinja2
 import pytest
 
 from builder import paths, pins, render
+from builder.model import Bootstrap
 from tests.conftest import ROOT
 
 REAL = pins.load(ROOT / "pins.toml")
@@ -190,6 +191,17 @@ def test_cuda_code_is_made_for_the_variants_architectures(name):
     architectures = options(name)["CMAKE_CUDA_ARCHITECTURES"].split(";")
 
     assert architectures == [f"{a}-real" for a in REAL.variants[name].architectures]
+
+
+@pytest.mark.parametrize(
+    ("base", "mode"),
+    [("nvidia-cuda126", None), ("nvidia-cuda128", "size"), ("pypi-cuda130", "size")],
+)
+def test_device_code_is_packed_as_tight_as_the_toolkit_can(base, mode):
+    found = options("spiritbuun-cuda12-sm86", base)
+
+    assert found["CMAKE_CUDA_FLAGS"] == "-Xfatbin=-compress-all"
+    assert found.get("GGML_CUDA_COMPRESSION_MODE") == mode
 
 
 @every_cpu
@@ -402,7 +414,7 @@ def test_no_codebooks_are_carried_where_the_fork_has_none():
         (f"{render.LABEL}.kv-types", "turbo4,turbo3,turbo2,turbo3_tcq,turbo2_tcq"),
         (f"{render.LABEL}.cuda", "12.8.1"),
         (f"{render.LABEL}.cuda-architectures", "120"),
-        (f"{render.LABEL}.lowest-driver", "525.60.13"),
+        (f"{render.LABEL}.lowest-driver", "550.54.14"),
     ],
 )
 def test_labels_say_what_the_image_is(label, value):
@@ -433,6 +445,19 @@ def test_bootstrapped_images_of_other_recipes_have_other_names():
     recipes = REAL.bases[BASE].bootstrap
     assert recipes is not None
     assert render.bootstrap_tag(recipes.devel) != render.bootstrap_tag(recipes.runtime)
+
+
+def test_a_base_of_other_wheels_has_another_name():
+    recipe = REAL.bases["pypi-cuda130"].bootstrap.devel
+    fewer = dataclasses.replace(recipe, wheels=recipe.wheels[1:])
+
+    assert render.bootstrap_tag(fewer) != render.bootstrap_tag(recipe)
+
+
+def test_a_base_without_wheels_keeps_the_name_it_had_before_there_were_any():
+    recipe = Bootstrap("trixie", ["ca-certificates"])
+
+    assert render.bootstrap_tag(recipe) == "turboquant-base:trixie-2eea4d88"
 
 
 @pytest.mark.parametrize(

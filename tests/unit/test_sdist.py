@@ -3,10 +3,7 @@
 import hashlib
 import io
 import tarfile
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import pytest
 from builder import paths, sdist
 from builder.errors import RemoteUnavailableError
 from builder.model import Source
+from tests import simple_index
 
 pytestmark = pytest.mark.usefixtures("private_cache")
 
@@ -31,24 +29,10 @@ def archive() -> bytes:
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A simple index whose only project is tiny-package 1.0."""
-    folder = tmp_path / "index" / "simple" / "tiny-package"
-    folder.mkdir(parents=True)
-    (folder / "tiny_package-1.0.tar.gz").write_bytes(archive())
-    (folder / "index.html").write_text(
-        '<a href="tiny_package-1.0.tar.gz">tiny_package-1.0.tar.gz</a>'
-    )
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "index"))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
-    yield folder
-    server.shutdown()
-    server.server_close()
+    simple_index.publish(tmp_path / "index", "tiny-package", {"tiny_package-1.0.tar.gz": archive()})
+    with simple_index.served(tmp_path / "index") as address:
+        monkeypatch.setenv("PIP_INDEX_URL", address)
+        yield tmp_path / "index" / "simple" / "tiny-package"
 
 
 @pytest.fixture
