@@ -54,6 +54,7 @@ _ARCHITECTURES = {
 
 _TEGRA = {"87", "110", "110a", "110f"}
 """Jetson's architectures: machine code goes neither from them to others nor the other way."""
+
 _COMPRESS_MODE_SINCE = Version("12.8")
 
 _LOWEST_DRIVER = {
