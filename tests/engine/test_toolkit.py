@@ -26,7 +26,9 @@ int main() {
 
 # The runtime by the loader's way to it, the driver by nvcc's own way to the stub.
 SCRIPT = """
-cd /w && nvcc -arch=sm_86 -cudart shared -compress-mode=size program.cu -lcuda -o program
+cd /w
+nvcc -gencode arch=compute_86,code=sm_86 -Xfatbin=-compress-all -compress-mode=size \
+  -cudart shared program.cu -lcuda -o program
 LD_PRELOAD=/usr/local/cuda/lib64/stubs/libcuda.so ./program
 """
 
