@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from builder import base_images, buildx, engine, paths, pins, receipt, render, source, tags
+from builder import (
+    base_images,
+    buildx,
+    engine,
+    paths,
+    pins,
+    receipt,
+    render,
+    source,
+    tags,
+    tree_checks,
+)
 from builder.model import BaseImage, Pins, Receipt
 from builder.progress import Progress
 
@@ -39,7 +50,10 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
     recipe = render.render(everything, request.variant, request.base)
     client = engine.connect()
     engine.require_command()
-    with source.tree(everything, request.variant, request.ref, request.source, progress) as tree:
+    with (
+        source.tree(everything, request.variant, request.ref, request.source, progress) as tree,
+        tree_checks.checked(everything, request.variant, tree, progress),
+    ):
         images = base_images.choose(client, everything, base_name, request.sets, progress)
         name = tags.release(request.variant, tree.build_number, tree.commit, recipe.sha256)
         log = results / "build" / "logs" / f"{name}.log"

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from builder import build_errors
 from builder.errors import BuilderError, BuildFailedError, EngineError, RemoteUnavailableError
 from builder.model import CacheStats, Stage
 from builder.progress import Progress
@@ -20,13 +21,13 @@ _STEP = re.compile(r"\[(?P<n>\d+)/(?P<m>\d+)\] (?P<text>.*)")
 _STATISTIC = re.compile(r"ccache-stats\s+(\d+) (\w+)")
 _HITS = {"direct_cache_hit", "preprocessed_cache_hit"}
 _COMPILED = {"cache_miss", "recache"}
-_FIRST_ERROR = re.compile(
-    r"(?i)(\berror:|fatal error|^CMake Error|ptxas fatal|undefined reference|^E: |nvcc fatal"
-    r"|no space left on device|enough free space in)"
-)
 _BASE_IMAGE = re.compile(r"\[internal\] load metadata for (\S+)")
 _BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another base with --base"
-_NO_SPACE = re.compile(r"(?i)no space left on device|enough free space in")
+_HINTS: dict[build_errors.Kind, str] = {
+    "disk": "make room: `docker builder prune`, `docker image prune`, or a larger disk",
+    "memory": "give the engine more memory or swap: one compiler takes up to 0.7 GB, and one "
+    "a core runs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,9 @@ class _Run:
     names: dict[str, str] = field(default_factory=dict)
     stages: dict[str, Stage] = field(default_factory=dict)
     statistics: dict[str, int] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    tail: list[str] = field(default_factory=list)
+    output: dict[str, list[bytes]] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
+    failed: str = ""
     failure: str = ""
 
 
@@ -140,7 +141,9 @@ def _follow(run: _Run, event: dict[str, Any], log: IO[str], progress: Progress) 
     for vertex in event.get("vertexes") or []:
         _vertex(run, vertex, log, progress)
     for entry in event.get("logs") or []:
-        for line in base64.b64decode(entry["data"]).decode(errors="replace").splitlines():
+        data = base64.b64decode(entry["data"])
+        run.output.setdefault(entry["vertex"], []).append(data)
+        for line in data.decode(errors="replace").splitlines():
             _line(run, line, log, progress)
 
 
@@ -154,20 +157,17 @@ def _vertex(run: _Run, vertex: dict[str, Any], log: IO[str], progress: Progress)
     if "completed" in vertex and "started" in vertex and not name.startswith("[internal]"):
         seconds = (_time(vertex["completed"]) - _time(vertex["started"])).total_seconds()
         run.stages[digest] = Stage(name, round(seconds, 3), bool(vertex.get("cached")))
-    if vertex.get("error") and "context canceled" not in vertex["error"]:
-        run.failure = run.failure or f"{name}\n{vertex['error']}"
+    if vertex.get("error") and "context canceled" not in vertex["error"] and not run.failed:
+        run.failed, run.failure = digest, f"{name}\n{vertex['error']}"
 
 
 def _line(run: _Run, line: str, log: IO[str], progress: Progress) -> None:
     log.write(line + "\n")
-    run.tail = [*run.tail[-19:], line]
     step, statistic = _STEP.match(line), _STATISTIC.match(line)
     if step:
         progress.detail(f"{step['n']} of {step['m']}: {step['text']}")
     elif statistic:
         run.statistics[statistic[2]] = int(statistic[1])
-    elif _FIRST_ERROR.search(line):
-        run.errors.append(line.strip())
 
 
 def _time(text: str) -> datetime:
@@ -194,11 +194,11 @@ def _failure(run: _Run, log: Path) -> BuilderError:
         return RemoteUnavailableError(
             f"{base[1]} cannot be had", why=run.failure.partition("\n")[2], hint=_BASE_HINT
         )
-    full = next(filter(_NO_SPACE.search, [*run.errors, *run.failure.splitlines()]), None)
-    if full:
-        # dpkg's parts complain of each other's end before one of them names the cause
-        hint = "make room: `docker builder prune`, `docker image prune`, or a larger disk"
-        return BuildFailedError("the build failed", why=full, hint=hint, log=str(log))
-    first = run.errors[0] if run.errors else "\n".join(run.tail[-5:]) or run.failure
-    hint = f"the whole log: {log}"
-    return BuildFailedError("the build failed", why=first, hint=hint, log=str(log))
+    # An event's data may begin and end within a line: the whole output is joined first.
+    output = b"".join(run.output.get(run.failed, [])).decode(errors="replace")
+    cause = build_errors.cause(output.splitlines(), run.failure.partition("\n")[2])
+    hint = "; ".join(filter(None, [_HINTS.get(cause.kind), f"the whole log: {log}"]))
+    what = f"the build failed at {cause.place}" if cause.place else "the build failed"
+    return BuildFailedError(
+        what, why=cause.text, hint=hint, log=str(log), commits_fault=cause.kind == "source"
+    )

@@ -123,6 +123,8 @@ def _look_up(remote: git.Remote, fork: Fork, ref: str | None, progress: Progress
         old = _pinned(fork)
         known = old is not None and _bring(history, old.commit, progress)
         objections = list(_objections(history, old, new, head, branch, known=known))
+        broken = pins.broken(fork, target)
+        objections += [f"pins.toml knows it as broken: {broken}"] if broken else []
         both = (old.commit, target) if old is not None and known else (target, target)
         commits, left_out = history.between(*both), history.between(*reversed(both))
     if left_out and not objections:

@@ -39,13 +39,25 @@ class EngineError(BuilderError):
 
 
 class BuildFailedError(BuilderError):
-    """The build ran and failed; `why` holds the first error, `log` the whole log's path."""
+    """The build ran and failed; `why` holds the first error, `log` the whole log's path.
+
+    `commits_fault`: the compiler refused the source, so another commit may build.
+    """
 
     exit_code = 5
 
-    def __init__(self, what: str, *, why: str = "", hint: str = "", log: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        why: str = "",
+        hint: str = "",
+        log: str = "",
+        commits_fault: bool = False,
+    ) -> None:
         super().__init__(what, why=why, hint=hint)
         self.log = log
+        self.commits_fault = commits_fault
 
 
 class RemoteUnavailableError(BuilderError):

@@ -39,7 +39,10 @@ class KvType:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """A source repository, pinned to one commit or saying why it is not."""
+    """A source repository, pinned to one commit or saying why it is not.
+
+    `broken`: full SHA of a commit → what is known against it, one line.
+    """
 
     linkage: Linkage
     url: str | None = None
@@ -51,6 +54,7 @@ class Fork:
     codebooks: str | None = None
     kv_types: dict[str, KvType] = field(default_factory=dict)
     options: dict[str, bool | str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import PinsError, UsageError
-from builder.model import Base, Pins, Variant
+from builder.model import Base, Fork, Pins, Variant
 from builder.pins_problems import Problem, pair_problems, problems, suggestion
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ def with_base(pins: Pins, chosen: Variant, base: str | None) -> Base:
     for place, problem in pair_problems(chosen, pins.bases[name]):
         raise UsageError(f"base {name}: {place}: {problem}")
     return pins.bases[name]
+
+
+def broken(fork: Fork, commit: str) -> str:
+    """What is known against a commit (7 to 40 hex digits), or "" when nothing is."""
+    return next((known for full, known in fork.broken.items() if full.startswith(commit)), "")
 
 
 def _failure(name: str, found: list[Problem]) -> PinsError:

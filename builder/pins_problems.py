@@ -122,6 +122,11 @@ def _fork_problems(fork: Fork) -> Iterator[Problem]:
             yield f"kv_types.{name}", "give block_bytes and block_values, or neither"
         if kv.band is not None:
             yield from _at(f"kv_types.{name}.band", _band_problems(kv.band))
+    for commit, known in fork.broken.items():
+        if not _SHA1.fullmatch(commit):
+            yield f"broken.{commit}", "is not 40 hex digits; `git rev-parse` gives them"
+        if not known.strip() or "\n" in known:
+            yield f"broken.{commit}", "say what is known of it, in one line"
     yield from _option_problems(fork.options)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builder import buildx
-from builder.errors import BuildFailedError, EngineError
+from builder.errors import BuilderError, BuildFailedError, EngineError
 from builder.model import CacheStats, Stage
 
 ORDER = buildx.Order(
@@ -24,6 +24,7 @@ VERTEX = {
     "name": "[build 1/2] RUN  cmake",
     "started": "2026-11-20T11:00:00.123456789Z",
 }
+FAILED = VERTEX | {"error": "process did not complete successfully: exit code: 1"}
 DONE = VERTEX | {"completed": "2026-11-20T11:00:02.623456789Z"}
 
 
@@ -110,24 +111,36 @@ def test_the_whole_output_is_in_the_log(tmp_path, progress):
     assert (tmp_path / "log").read_text() == "=> [build 1/2] RUN cmake\none\ntwo\n"
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "/src/a.cpp:1:2: error: 'x' was not declared in this scope",
-        "/src/a.cu(3): error: identifier x is undefined",
-        "CMake Error at CMakeLists.txt:3 (find_package):",
-        "ptxas fatal   : Unresolved extern function",
-        "/usr/bin/ld: a.o: undefined reference to `cuInit'",
-        "E: Unable to locate package nvidia-cuda-dev",
-    ],
-)
-def test_the_first_error_is_the_compilers_own(tmp_path, progress, line):
-    run = follow(
-        tmp_path, progress, {"vertexes": [VERTEX]}, log(f"[1/2] x\n{line}\nx.c:9:9: error: later\n")
-    )
-    failure = buildx._failure(run, Path("build.log"))
-    assert failure.why == line
-    assert "build.log" in failure.hint
+def failure(tmp_path: Path, progress, *events: dict) -> BuilderError:
+    run = follow(tmp_path, progress, {"vertexes": [VERTEX]}, *events, {"vertexes": [FAILED]})
+    return buildx._failure(run, Path("build.log"))
+
+
+def test_a_failure_has_the_first_error_its_place_and_the_log(tmp_path, progress):
+    line = "/src/a.cpp:1:2: error: 'x' was not declared in this scope"
+    found = failure(tmp_path, progress, log(f"[1/2] x\n{line}\nx.c:9:9: error: later\n"))
+    assert found.what == "the build failed at a.cpp:1"
+    assert found.why == line
+    assert "build.log" in found.hint
+
+
+def test_an_error_is_whole_though_it_came_in_two_events(tmp_path, progress):
+    found = failure(tmp_path, progress, log("/src/a.c:1:2: err"), log("or: x is undefined\n"))
+    assert found.why == "/src/a.c:1:2: error: x is undefined"
+
+
+def test_what_another_step_says_is_not_why_this_one_failed(tmp_path, progress):
+    other = log("E: from another step\n")
+    other["logs"][0]["vertex"] = "sha256:2"
+    found = failure(tmp_path, progress, other, log("a.c:1:2: error: x\n"))
+    assert found.why == "a.c:1:2: error: x"
+
+
+def test_a_compiler_that_was_killed_is_told_with_what_helps(tmp_path, progress):
+    words = "FAILED: a.o\ncc\nc++: fatal error: Killed signal terminated program cc1plus\n"
+    found = failure(tmp_path, progress, log(words))
+    assert "more memory" in found.hint
+    assert not found.commits_fault
 
 
 @pytest.mark.parametrize(
@@ -143,11 +156,10 @@ def test_the_first_error_is_the_compilers_own(tmp_path, progress, line):
     ids=["BuildKit", "dpkg", "apt"],
 )
 def test_a_full_disk_is_told_with_what_frees_it(tmp_path, progress, event):
-    run = follow(tmp_path, progress, {"vertexes": [VERTEX]}, event)
-    failure = buildx._failure(run, Path("build.log"))
-    assert isinstance(failure, BuildFailedError)
-    assert "space" in failure.why
-    assert "docker builder prune" in failure.hint
+    found = failure(tmp_path, progress, event)
+    assert isinstance(found, BuildFailedError)
+    assert "space" in found.why
+    assert "docker builder prune" in found.hint
 
 
 def test_a_buildx_that_never_began_is_the_engines_failure(tmp_path, progress):
