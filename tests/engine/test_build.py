@@ -191,6 +191,18 @@ def test_a_failed_build_says_the_first_error_and_where_the_log_is(tiny_pins, rep
 
 
 @tiny
+def test_a_failed_build_repeats_what_pins_toml_knows_of_the_commit(tiny_pins, repository):
+    broken = repository.commit("broken", server_cpp=BROKEN)
+    with tiny_pins.open("a") as text:
+        text.write(f'\n[forks.tiny.broken]\n{broken} = "lacks a declaration; fixed by v1"\n')
+    result = builder("build", "--pins", tiny_pins, "--ref", broken)
+    before, _, after = result.stderr.partition("error: ")
+    assert f"tiny at {broken[:9]} is known to be broken: lacks a declaration" in before
+    assert after.startswith(f"tiny at {broken[:9]}: the build failed at server.cpp:1\n")
+    assert "known of this commit: lacks a declaration; fixed by v1" in after
+
+
+@tiny
 def test_a_failed_build_writes_no_receipt(tiny_pins, repository):
     broken = repository.commit("broken", server_cpp=BROKEN)
     builder("build", "--pins", tiny_pins, "--ref", broken)

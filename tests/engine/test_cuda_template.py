@@ -234,3 +234,69 @@ def test_with_all_three_every_way_of_linking_builds(real_pins, tmp_path, driver)
     dockerfile = compiled(recipe(real_pins, driver))
 
     assert outcome(docker_build(dockerfile, tmp_path, "--output=type=cacheonly")) == BUILDS
+
+
+def with_architectures(pins, *architectures):
+    """The real template's Dockerfile for these, which pins.toml would refuse for the base."""
+    chosen = dataclasses.replace(pins.variants[VARIANT], architectures=list(architectures))
+    return render.render(dataclasses.replace(pins, variants={VARIANT: chosen}), VARIANT, BASE).text
+
+
+REFUSED = (
+    "#!/bin/sh\necho \"nvcc fatal   : Unsupported gpu architecture 'compute_86'\" >&2\nexit 1\n"
+)
+
+
+@pytest.mark.usefixtures("bases")
+def test_an_architecture_that_nvcc_does_not_know_is_found_before_anything_is_compiled(
+    real_pins, tmp_path
+):
+    result = docker_build(
+        with_architectures(real_pins, "86", "120"), tmp_path, "--output=type=cacheonly"
+    )
+
+    assert result.returncode != 0
+    assert "error: nvcc of this devel image does not compile for 86, 120 with g++-13: " in (
+        result.stderr
+    )
+    assert "Unsupported gpu architecture 'compute_120'; take another devel" in result.stderr
+    assert "Building" not in result.stderr
+
+
+def test_a_devel_image_with_an_older_nvcc_is_found_before_anything_is_compiled(
+    engine, real_pins, bases, tmp_path
+):
+    (tmp_path / "nvcc").write_text(REFUSED, encoding="utf-8")
+    (tmp_path / "nvcc").chmod(0o755)
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {bases}\nCOPY nvcc /usr/bin/nvcc\n", encoding="utf-8"
+    )
+    tag = "turboquant-test:older-nvcc"
+    engine.images.build(path=str(tmp_path), tag=tag)
+    dockerfile = recipe(real_pins, BY_NAME)
+
+    try:
+        result = docker_build(
+            dockerfile, tmp_path, f"--build-arg=DEVEL_IMAGE={tag}", "--output=type=cacheonly"
+        )
+    finally:
+        engine.images.remove(tag, force=True)
+
+    assert "Unsupported gpu architecture 'compute_86'; take another devel" in result.stderr
+    assert "Building" not in result.stderr
+
+
+@pytest.mark.usefixtures("bases")
+def test_a_compiler_too_new_for_nvcc_is_found_before_anything_is_compiled(real_pins, tmp_path):
+    # gcc 13 that calls itself 14, which is all that nvcc's header looks at.
+    newer = 'exec g++-13 -U__GNUC__ -D__GNUC__=14 "$@"'
+    start = "FROM ${DEVEL_IMAGE} AS devel\n"
+    script = f"RUN printf '#!/bin/sh\\n{newer}\\n' >/bin/g++-14 && chmod +x /bin/g++-14\n"
+    dockerfile = recipe(real_pins, BY_NAME).replace(start, start + script)
+
+    result = docker_build(
+        dockerfile.replace("g++-13 \\\n", "g++-14 \\\n", 1), tmp_path, "--output=type=cacheonly"
+    )
+
+    assert "gcc versions later than 13 are not supported; take another devel" in result.stderr
+    assert "Building" not in result.stderr

@@ -194,6 +194,20 @@ def test_what_is_not_on_the_branch_is_refused_unless_forced(file, home, reposito
     assert (pinned(file), pins.load(file).forks["tiny"].build_number) == (stray, 4)
 
 
+def test_a_commit_that_is_known_to_be_broken_is_refused_unless_forced(
+    file, home, repository, progress
+):
+    broken = repository.git("rev-parse", "HEAD~1")
+    with file.open("a") as text:
+        text.write(f'\n[forks.tiny.broken]\n{broken} = "does not compile; fixed by v1"\n')
+    home.commit("known")
+    with pytest.raises(RefusedError, match="broken: does not compile; fixed by v1"):
+        bump.bump(file, Request(to=broken), None, progress)
+    assert home.git("status", "--short") == ""
+    bump.bump(file, Request(to=broken, force=True), None, progress)
+    assert pinned(file) == broken
+
+
 def test_a_force_push_that_dropped_the_pin_is_told_with_what_it_lost(
     file, repository, progress: Recorder
 ):

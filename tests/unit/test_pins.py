@@ -161,6 +161,18 @@ BAD = [
         "forks.spiritbuun.kv_types.turbo4: give block_bytes and block_values, or neither",
     ),
     (
+        "[forks.spiritbuun.broken]",
+        "bd755711ecd3df752fe006b6dfb472b9f96baa60 =",
+        "bd755711 =",
+        "forks.spiritbuun.broken.bd755711: is not 40 hex digits; `git rev-parse` gives them",
+    ),
+    (
+        "[forks.spiritbuun.broken]",
+        '"does not compile with CUDA: fattn.cu has a case twice; fixed by a60bc4c40"',
+        '""',
+        "forks.spiritbuun.broken.6e07c8617d66501d20061df0c75dd13578467b8d: say what is known",
+    ),
+    (
         "[forks.spiritbuun]",
         "turbo2_tcq =",
         '"turbo2\\" evil" =',
@@ -664,3 +676,14 @@ def test_sm120_compiles_on_cuda_12_8(real_pins, name):
     cuda = real_pins.bases[real_pins.variants[name].base].cuda
 
     assert cuda.version == "12.8.1"
+
+
+@pytest.mark.parametrize("digits", [7, 9, 40])
+def test_what_is_known_against_a_commit_is_found_by_its_first_digits(real_pins, digits):
+    commit = "bd755711ecd3df752fe006b6dfb472b9f96baa60"[:digits]
+    assert "fixed by e1cf4bf52" in pins.broken(real_pins.forks["spiritbuun"], commit)
+
+
+def test_nothing_is_known_against_a_pin(real_pins):
+    pinned = [fork for fork in real_pins.forks.values() if fork.commit]
+    assert [fork.url for fork in pinned if pins.broken(fork, fork.commit)] == []

@@ -1,0 +1,116 @@
+"""What is asked of a tree before anything is compiled, and what its failure then tells."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder import tree_checks
+from builder.errors import BuildFailedError
+from builder.source import Tree
+
+VARIANT = "spiritbuun-cuda12-sm86"
+COMMIT = "1" * 40
+OWN = ["turbo4", "turbo3", "turbo2", "turbo3_tcq", "turbo2_tcq"]
+
+
+def tree(folder: Path, kv_types: list[str], **changes: object) -> Tree:
+    """A tree whose table of types is written as upstream and the forks write it."""
+    table = folder / "ggml" / "src" / "ggml.c"
+    table.parent.mkdir(parents=True)
+    rows = [
+        f"    [GGML_TYPE_{i}] = {{\n"
+        f'        .type_name                = "{name}",\n'
+        f"        .blck_size                = 1,\n    }},\n"
+        for i, name in enumerate(kv_types)
+    ]
+    text = "static const struct ggml_type_traits type_traits[GGML_TYPE_COUNT] = {\n"
+    table.write_text(text + "".join(rows) + "};\n", encoding="utf-8")
+    made = Tree(folder, COMMIT, COMMIT, False, None, "", "https://example.org/fork")
+    return replace(made, **changes)
+
+
+def check(pins, tree, progress, error: Exception | None = None) -> None:
+    with tree_checks.checked(pins, VARIANT, tree, progress):
+        if error is not None:
+            raise error
+
+
+def told(pins, tree, progress, error: BuildFailedError) -> BuildFailedError:
+    with pytest.raises(BuildFailedError) as caught:
+        check(pins, tree, progress, error)
+    return caught.value
+
+
+REFUSED = BuildFailedError(
+    "the build failed at a.c:1", why="a.c:1:2: error: x", hint="the log", commits_fault=True
+)
+KILLED = BuildFailedError("the build failed", why="Killed", hint="more memory")
+
+
+def test_a_tree_with_every_kv_type_of_the_fork_is_built(real_pins, tmp_path, progress):
+    check(real_pins, tree(tmp_path, ["f16", "q4_0", *OWN]), progress)
+    assert progress.warnings == []
+
+
+def test_a_tree_without_the_type_that_is_smoked_is_not_built(real_pins, tmp_path, progress):
+    made = tree(tmp_path, ["f16", "q4_0"])
+    found = told(real_pins, made, progress, AssertionError("built"))
+    assert found.exit_code == 5
+    assert found.what.startswith("spiritbuun at 111111111: has no KV type turbo4")
+    assert "TheTom/llama-cpp-turboquant#56" in found.why
+
+
+def test_what_is_left_of_the_forks_types_is_named(real_pins, tmp_path, progress):
+    made = tree(tmp_path, ["f16", "turbo3", "turbo2"])
+    assert "names only turbo3, turbo2" in told(real_pins, made, progress, REFUSED).why
+
+
+def test_another_type_that_is_missing_is_a_warning(real_pins, tmp_path, progress):
+    check(real_pins, tree(tmp_path, ["f16", *OWN[:3]]), progress)
+    assert progress.warnings == [
+        "spiritbuun at 111111111: ggml/src/ggml.c has no KV type turbo3_tcq, turbo2_tcq"
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "no table of types any more\n"])
+def test_a_tree_without_a_table_of_types_is_not_judged(real_pins, tmp_path, progress, text):
+    made = tree(tmp_path, [])
+    table = tmp_path / "ggml" / "src" / "ggml.c"
+    table.unlink() if text is None else table.write_text(text)
+    check(real_pins, made, progress)
+    assert progress.warnings == []
+
+
+def test_a_failure_names_the_fork_and_the_commit(real_pins, tmp_path, progress):
+    found = told(real_pins, tree(tmp_path, OWN), progress, REFUSED)
+    assert found.what == "spiritbuun at 111111111: the build failed at a.c:1"
+    assert found.why == "a.c:1:2: error: x"
+
+
+def test_a_source_that_is_refused_may_build_at_another_commit(real_pins, tmp_path, progress):
+    found = told(real_pins, tree(tmp_path, OWN), progress, REFUSED)
+    pin = real_pins.forks["spiritbuun"].commit[:9]
+    assert (
+        found.hint == f"another commit may build: --ref REF, or without it the pin {pin}; the log"
+    )
+
+
+def test_a_pin_that_is_refused_is_not_offered_again(real_pins, tmp_path, progress):
+    pin = real_pins.forks["spiritbuun"].commit
+    found = told(real_pins, tree(tmp_path, OWN, commit=pin), progress, REFUSED)
+    assert found.hint == "another commit may build: --ref REF; the log"
+
+
+@pytest.mark.parametrize(("claimed", "error"), [(True, REFUSED), (False, KILLED)])
+def test_no_commit_is_offered_where_none_would_help(real_pins, tmp_path, progress, claimed, error):
+    found = told(real_pins, tree(tmp_path, OWN, claimed=claimed), progress, error)
+    assert found.hint == error.hint
+
+
+def test_what_is_known_of_a_commit_is_told_before_and_after(real_pins, tmp_path, progress):
+    fork = replace(real_pins.forks["spiritbuun"], broken={COMMIT: "fixed by abc"})
+    pins = replace(real_pins, forks={"spiritbuun": fork})
+    found = told(pins, tree(tmp_path, OWN), progress, REFUSED)
+    assert progress.warnings == ["spiritbuun at 111111111 is known to be broken: fixed by abc"]
+    assert found.why.splitlines() == ["a.c:1:2: error: x", "known of this commit: fixed by abc"]
