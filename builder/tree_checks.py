@@ -41,9 +41,10 @@ def checked(everything: Pins, variant_name: str, tree: Tree, progress: Progress)
     try:
         yield
     except BuildFailedError as error:
+        told = known and error.commits_fault
         raise BuildFailedError(
             f"{subject}: {error.what}",
-            why="\n".join([error.why, f"known of this commit: {known}"] if known else [error.why]),
+            why=f"{error.why}\nknown of this commit: {known}" if told else error.why,
             hint="; ".join(filter(None, [_advice(fork, tree, error), error.hint])),
             log=error.log,
             commits_fault=error.commits_fault,
@@ -64,7 +65,8 @@ def _require_kv_types(
             why=f"{_TABLE} names {f'only {own}' if own else 'none'} of the fork's types. A branch "
             "can lose them: a force-push once dropped all turbo code from TheTom's "
             "(TheTom/llama-cpp-turboquant#56)",
-            hint="another commit with --ref, or another smoke_kv for the variant in pins.toml",
+            hint=f"another {'tree' if tree.claimed else 'commit with --ref'}, or another smoke_kv "
+            "for the variant in pins.toml",
         )
     if lacking:
         progress.warn(f"{subject}: {_TABLE} has no KV type {', '.join(lacking)}")

@@ -114,3 +114,9 @@ def test_what_is_known_of_a_commit_is_told_before_and_after(real_pins, tmp_path,
     found = told(pins, tree(tmp_path, OWN), progress, REFUSED)
     assert progress.warnings == ["spiritbuun at 111111111 is known to be broken: fixed by abc"]
     assert found.why.splitlines() == ["a.c:1:2: error: x", "known of this commit: fixed by abc"]
+
+
+def test_what_is_known_of_a_commit_is_no_reason_for_a_kill(real_pins, tmp_path, progress):
+    fork = replace(real_pins.forks["spiritbuun"], broken={COMMIT: "fixed by abc"})
+    pins = replace(real_pins, forks={"spiritbuun": fork})
+    assert told(pins, tree(tmp_path, OWN), progress, KILLED).why == "Killed"
