@@ -36,6 +36,17 @@ ENV LIBRARY_PATH=/usr/local/cuda/lib64/stubs
 #  3. the folder where libraries' own needs are looked up when an executable is linked.
 ENV LDFLAGS=-Wl,-rpath-link,/usr/local/cuda/lib64/stubs
 
+# Asked before anything is compiled: a devel image given with --set may hold another toolkit.
+RUN --network=none \
+    nvcc -ccbin g++ \
+      -gencode arch=compute_86,code=sm_86 \
+      -x cu -c /dev/null -o /tmp/nvcc.o >/tmp/nvcc.log 2>&1 \
+ || { echo "error: nvcc of this devel image does not compile for 86 with g++:" \
+      "$(sed -nE '/error|fatal|nvcc/ { s/! The nvcc flag.*//; p; q }' /tmp/nvcc.log);" \
+      "take another devel image (--base, --set devel=IMAGE), or change the variant's architectures" \
+      "or the base's compiler in pins.toml" >&2; exit 1; } \
+ && rm /tmp/nvcc.o /tmp/nvcc.log
+
 FROM devel AS init
 COPY <<'EOF' /init.c
 /* PID 1: starts the server named in its arguments, hands signals on, ends with its exit code.
