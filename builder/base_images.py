@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from builder import bootstrap, engine
+from builder import bootstrap, engine, render
 from builder.errors import RemoteUnavailableError, UsageError
 from builder.model import Base, BaseImage, Pins
 from builder.progress import Progress
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.images import Image
 
 Role = Literal["devel", "runtime"]
 ROLES: tuple[Role, Role] = ("devel", "runtime")
@@ -45,6 +46,25 @@ def choose(
     """
     base = pins.bases[base_name]
     return [_choose(client, base_name, base, role, sets.get(role), progress) for role in ROLES]
+
+
+def expected(
+    client: "DockerClient", base: Base, sets: dict[Role, str]
+) -> "list[tuple[Role, str, Image | None]]":
+    """For each role what `choose` will take, and the engine's image where it is there already.
+
+    No registry is asked: a pinned image that is not here may yet be replaced by a bootstrapped one.
+    """
+    found = []
+    for role in ROLES:
+        pinned = base.devel if role == "devel" else base.runtime
+        names = [sets[role]] if role in sets else [pinned] if pinned else []
+        if role not in sets and base.bootstrap is not None:
+            recipe = base.bootstrap.devel if role == "devel" else base.bootstrap.runtime
+            names.append(render.bootstrap_tag(recipe))
+        here = [(name, image) for name in names if (image := engine.find_image(client, name))]
+        found.append((role, *(here[0] if here else (names[0], None))))
+    return found
 
 
 def _choose(

@@ -1,16 +1,21 @@
 """From a pin to an image on the engine, with a receipt."""
 
+import contextlib
 import hashlib
+import itertools
 import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder import (
     base_images,
     buildx,
+    ccache_dir,
     engine,
+    machine,
     paths,
     pins,
     receipt,
@@ -19,8 +24,16 @@ from builder import (
     tags,
     tree_checks,
 )
+from builder import plan as plans
 from builder.model import BaseImage, Pins, Receipt
+from builder.plan import Plan, PlannedBase
 from builder.progress import Progress
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+_REMEMBERED = 20
+"""Receipts that are looked through for how long a build takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +48,39 @@ class Request:
     no_cache: bool = False
     tag: str | None = None
     builder: str | None = None
+    ccache_dir: Path | None = None
+
+
+def plan(client: "DockerClient", everything: Pins, request: Request, results: Path) -> Plan:
+    """What `build` would do, as far as it is known before anything is fetched. Changes nothing.
+
+    Raises UsageError, EngineError when the machine has too little memory or disk.
+    """
+    variant = everything.variants[request.variant]
+    base = pins.with_base(everything, variant, request.base)
+    cuda = base.cuda is not None
+    bases = base_images.expected(client, base, request.sets)
+    earlier = list(itertools.islice(receipt.of_variant(results, request.variant), _REMEMBERED))
+    need = plans.disk_need(
+        cuda=cuda,
+        image=earlier[0].size_bytes if earlier else None,
+        bases=sum({str(one.id): int(one.attrs["Size"]) for *_, one in bases if one}.values()),
+    )
+    # A named builder is on a machine that the engine knows nothing about.
+    here = machine.look(client) if request.builder is None else None
+    if here is not None:
+        plans.check_disk(here, need)
+    return Plan(
+        variant=request.variant,
+        source=source.described(everything, request.variant, request.ref, request.source),
+        bases=[PlannedBase(role, name, one is not None) for role, name, one in bases],
+        cores=here.cores if here else None,
+        jobs=plans.jobs(here, cuda=cuda) if here else None,
+        memory=here.memory if here else None,
+        disk_needed=need,
+        disk_free=here.disk_free if here else None,
+        expected_s=next((one.duration_s for one in earlier if one.pace), None),
+    )
 
 
 def build(everything: Pins, request: Request, results: Path, progress: Progress) -> Receipt:
@@ -47,9 +93,11 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
     variant = everything.variants[request.variant]
     base_name = request.base or variant.base
     pins.with_base(everything, variant, request.base)
+    folder = ccache_dir.prepare(request.ccache_dir) if request.ccache_dir else None
     recipe = render.render(everything, request.variant, request.base)
     client = engine.connect()
     engine.require_command()
+    planned = plan(client, everything, request, results)
     with (
         source.tree(everything, request.variant, request.ref, request.source, progress) as tree,
         tree_checks.checked(everything, request.variant, tree, progress),
@@ -68,12 +116,18 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
                     request.tag or tags.local(request.variant),
                     f"{tags.REPOSITORY}:{name}",
                 ],
-                arguments=_arguments(everything.forks[variant.fork].url, tree, images),
+                arguments=_arguments(everything.forks[variant.fork].url, tree, images)
+                | _compiling(planned, folder),
                 labels=_labels(tree, images, recipe),
                 no_cache=request.no_cache,
                 builder=request.builder,
             )
-            built = buildx.build(order, log, progress)
+            with (
+                ccache_dir.carried(folder, order, images[0].reference, log, progress)
+                if folder
+                else contextlib.nullcontext()
+            ):
+                built = buildx.build(order, log, progress, _paces(results, recipe))
     image = client.images.get(built.image_id)
     earlier = receipt.of_image(results, str(image.id))
     if earlier is None:
@@ -98,6 +152,8 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
         stages=built.stages,
         ccache=built.ccache,
         log=str(log),
+        ccache_dir=str(folder) if folder else None,
+        pace=built.pace,
     )
     receipt.write(made, results)
     return made
@@ -127,6 +183,22 @@ def _arguments(url: str | None, tree: source.Tree, images: list[BaseImage]) -> d
         epoch = datetime.fromisoformat(tree.created)
         arguments["SOURCE_DATE_EPOCH"] = str(int(epoch.timestamp()))
     return arguments
+
+
+def _compiling(planned: Plan, folder: Path | None) -> dict[str, str]:
+    """Only what differs from the usual: each argument makes another compile step of it."""
+    arguments = {"CCACHE_ID": ccache_dir.mount_id(folder)} if folder else {}
+    if planned.jobs is not None and planned.cores is not None and planned.jobs < planned.cores:
+        arguments["JOBS"] = str(planned.jobs)
+    return arguments
+
+
+def _paces(results: Path, recipe: render.Rendered) -> list[list[float]]:
+    """Those of earlier builds of the variant, the same recipe first, the newest first."""
+    newest = itertools.islice(receipt.of_variant(results, recipe.variant), _REMEMBERED)
+    known = [one for one in newest if plans.whole(one.pace)]
+    known.sort(key=lambda one: one.dockerfile_sha256 != recipe.sha256)
+    return [one.pace for one in known]
 
 
 def _labels(tree: source.Tree, images: list[BaseImage], recipe: render.Rendered) -> dict[str, str]:

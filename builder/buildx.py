@@ -6,21 +6,51 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from builder import build_errors
+from builder import build_errors, plan
 from builder.errors import BuilderError, BuildFailedError, EngineError, RemoteUnavailableError
 from builder.model import CacheStats, Stage
-from builder.progress import Progress
+from builder.progress import Progress, Silent
 
 _STEP = re.compile(r"\[(?P<n>\d+)/(?P<m>\d+)\] (?P<text>.*)")
 _STATISTIC = re.compile(r"ccache-stats\s+(\d+) (\w+)")
 _HITS = {"direct_cache_hit", "preprocessed_cache_hit"}
 _COMPILED = {"cache_miss", "recache"}
+# ccache 4.11, src/ccache/core/statistics.cpp: FLAG_UNCACHEABLE but for recache, and FLAG_ERROR.
+_UNCACHEABLE = {
+    "autoconf_test",
+    "bad_compiler_arguments",
+    "bad_input_file",
+    "bad_output_file",
+    "called_for_link",
+    "called_for_preprocessing",
+    "compile_failed",
+    "compiler_check_failed",
+    "compiler_produced_empty_output",
+    "compiler_produced_no_output",
+    "compiler_produced_stdout",
+    "could_not_find_compiler",
+    "could_not_use_modules",
+    "could_not_use_precompiled_header",
+    "disabled",
+    "error_hashing_extra_file",
+    "internal_error",
+    "missing_cache_file",
+    "modified_input_file",
+    "multiple_source_files",
+    "no_input_file",
+    "output_to_stdout",
+    "preprocessor_error",
+    "unsupported_code_directive",
+    "unsupported_compiler_option",
+    "unsupported_environment_variable",
+    "unsupported_source_language",
+}
 _BASE_IMAGE = re.compile(r"\[internal\] load metadata for (\S+)")
 _BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another base with --base"
 _HINTS: dict[build_errors.Kind, str] = {
@@ -46,9 +76,12 @@ class Order:
 
 @dataclass(slots=True)
 class _Run:
-    """What the events of one build have told so far."""
+    """What the events of one build have told so far; `known` are the paces of earlier ones."""
 
+    known: Sequence[Sequence[float]] = ()
     names: dict[str, str] = field(default_factory=dict)
+    started: dict[str, datetime] = field(default_factory=dict)
+    pace: list[float] = field(default_factory=list)
     stages: dict[str, Stage] = field(default_factory=dict)
     statistics: dict[str, int] = field(default_factory=dict)
     output: dict[str, list[bytes]] = field(default_factory=dict)
@@ -59,11 +92,12 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A finished build; `ccache` is None when nothing was compiled."""
+    """A finished build; `ccache` is None, `pace` empty when nothing was compiled."""
 
     image_id: str
     stages: list[Stage]
     ccache: CacheStats | None
+    pace: list[float]
 
 
 def command(order: Order, id_file: Path) -> list[str]:
@@ -80,18 +114,40 @@ def command(order: Order, id_file: Path) -> list[str]:
     return [*words, str(order.context)]
 
 
-def build(order: Order, log: Path, progress: Progress) -> Built:
-    """Run the build; the whole log goes to `log`.
+def build(
+    order: Order, log: Path, progress: Progress, known: Sequence[Sequence[float]] = ()
+) -> Built:
+    """Run the build; the whole log goes to `log`, the time left is told by the paces `known`.
 
     Raises BuildFailedError with the first error, EngineError when BuildKit was not reached.
     """
     id_file = order.dockerfile.with_name("image-id")
+    run = _Run(known)
+    _through(command(order, id_file), run, log, progress)
+    return Built(
+        image_id=id_file.read_text(encoding="utf-8").strip(),
+        stages=list(run.stages.values()),
+        ccache=_ccache(run.statistics),
+        pace=run.pace if plan.whole(run.pace) else [],
+    )
+
+
+def helper(order: Order, words: list[str], log: Path) -> None:
+    """Run a small build beside one ordered, with its builder and its main context.
+
+    Raises as `build` does.
+    """
+    beginning = ["docker", "buildx", "build", "--progress=rawjson", "--provenance=false"]
+    beginning += [f"--builder={order.builder}"] if order.builder else []
+    _through([*beginning, *words, str(order.context)], _Run(), log, Silent())
+
+
+def _through(words: list[str], run: _Run, log: Path, progress: Progress) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    run = _Run()
     with (
         log.open("w", encoding="utf-8") as file,
         subprocess.Popen(
-            command(order, id_file), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process,
         _ended(process),
     ):
@@ -99,11 +155,6 @@ def build(order: Order, log: Path, progress: Progress) -> Built:
             _follow(run, event, file, progress)
     if process.returncode != 0:
         raise _failure(run, log)
-    return Built(
-        image_id=id_file.read_text(encoding="utf-8").strip(),
-        stages=list(run.stages.values()),
-        ccache=_ccache(run.statistics),
-    )
 
 
 @contextlib.contextmanager
@@ -143,14 +194,24 @@ def _follow(run: _Run, event: dict[str, Any], log: IO[str], progress: Progress) 
     for entry in event.get("logs") or []:
         data = base64.b64decode(entry["data"])
         run.output.setdefault(entry["vertex"], []).append(data)
+        passed = _passed(run, entry)
         for line in data.decode(errors="replace").splitlines():
-            _line(run, line, log, progress)
+            _line(run, line, passed, log, progress)
+
+
+def _passed(run: _Run, entry: dict[str, Any]) -> float:
+    """Seconds from the start of a step to one of its log entries, by BuildKit's clock."""
+    started = run.started.get(entry["vertex"])
+    if started is None or "timestamp" not in entry:
+        return 0.0
+    return round((_time(entry["timestamp"]) - started).total_seconds(), 3)
 
 
 def _vertex(run: _Run, vertex: dict[str, Any], log: IO[str], progress: Progress) -> None:
     digest, name = vertex["digest"], " ".join(vertex["name"].split())
     if "started" in vertex and digest not in run.names:
         run.names[digest] = name
+        run.started[digest] = _time(vertex["started"])
         log.write(f"=> {name}\n")
         if not name.startswith("[internal]"):
             progress.step(name if len(name) <= 100 else f"{name[:99]}…")  # noqa: PLR2004
@@ -161,11 +222,15 @@ def _vertex(run: _Run, vertex: dict[str, Any], log: IO[str], progress: Progress)
         run.failed, run.failure = digest, f"{name}\n{vertex['error']}"
 
 
-def _line(run: _Run, line: str, log: IO[str], progress: Progress) -> None:
+def _line(run: _Run, line: str, passed: float, log: IO[str], progress: Progress) -> None:
     log.write(line + "\n")
     step, statistic = _STEP.match(line), _STATISTIC.match(line)
     if step:
-        progress.detail(f"{step['n']} of {step['m']}: {step['text']}")
+        done, of = int(step["n"]), max(1, int(step["m"]))
+        plan.mark(run.pace, done, of, passed)
+        outlook = plan.outlook(run.known, done / of, passed - run.pace[0])
+        where = f"{done} of {of}, {outlook}" if outlook else f"{done} of {of}"
+        progress.detail(f"{where}: {step['text']}")
     elif statistic:
         run.statistics[statistic[2]] = int(statistic[1])
 
@@ -179,7 +244,8 @@ def _ccache(statistics: dict[str, int]) -> CacheStats | None:
     if not statistics:
         return None
     hits = sum(count for name, count in statistics.items() if name in _HITS)
-    return CacheStats(hits, sum(statistics.get(name, 0) for name in _COMPILED))
+    compiled = sum(statistics.get(name, 0) for name in _COMPILED)
+    return CacheStats(hits, compiled, sum(statistics.get(name, 0) for name in _UNCACHEABLE))
 
 
 def _failure(run: _Run, log: Path) -> BuilderError:

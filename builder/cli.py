@@ -144,12 +144,20 @@ def build(
     builder: Annotated[
         str | None, typer.Option(help="A buildx builder; default: the engine's own.")
     ] = None,
+    ccache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A ccache to take along, and to leave there after it."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
     json: Json = False,
     pins_file: PinsFile = None,
 ) -> None:
     """Build the image of a pinned or given commit, and write a receipt."""
-    from builder import base_images, paths, pins
+    from builder import base_images, engine, paths, pins
     from builder import build as builds
+    from builder import plan as plans
     from builder import receipt as receipts
 
     everything, file = _load(pins_file)
@@ -162,7 +170,12 @@ def build(
         no_cache=no_cache,
         tag=tag,
         builder=builder,
+        ccache_dir=ccache_dir,
     )
+    if dry_run:
+        plan = builds.plan(engine.connect(), everything, request, paths.results(file))
+        console.say(plans.to_json(plan) if json else plans.to_text(plan))
+        return
     with console.progress() as progress:
         receipt = builds.build(everything, request, paths.results(file), progress)
     if json:
@@ -173,7 +186,12 @@ def build(
 
 def _show_receipt(receipt: "Receipt") -> None:
     cache = receipt.ccache
-    compiled = f"{cache.misses} compiled, {cache.hits} from ccache" if cache else "nothing compiled"
+    compiled = "nothing compiled"
+    if cache:
+        compiled = (
+            f"{cache.misses} compiled, {cache.hits} from ccache ({cache.hit_rate:.0%} hits)"
+            + (f", {cache.uncacheable} uncacheable" if cache.uncacheable else "")
+        )
     claimed = " (claimed by the source, not checked)" if receipt.commit_claimed else ""
     bases = ", ".join(sorted({image.origin for image in receipt.bases}))
     console.say(f"{receipt.image}  {receipt.image_id}")

@@ -17,19 +17,10 @@ from builder import doctor_facts as facts
 from builder import pins as pins_file
 from builder.engine_plan import Action
 from builder.model import MAINLINE_KV_TYPES, Base, Pins, Variant
+from builder.plan import DISK_CPU, DISK_CUDA, GB, MEMORY_CPU, MEMORY_CUDA
 from builder.progress import Progress
 
 Status = Literal["ok", "warn", "fail"]
-
-GB = 10**9
-DISK_CPU = 6 * GB
-"""Two Debian bases, the source, a build tree with 14 CPU backends, ccache, the image."""
-DISK_CUDA = 25 * GB
-"""A CUDA devel base is 7 GB unpacked; add its download, a build tree, ccache, 1 GB of image."""
-MEMORY_CPU = 4 * GB
-"""A few compilers at once, half a GB each."""
-MEMORY_CUDA = 8 * GB
-"""One nvcc takes up to 0.7 GB and cicc, ptxas and the host compiler run for several files."""
 
 _FIX = "sudo builder doctor --fix"
 _USUAL = "unset DOCKER_HOST and `docker context use default` for this machine's own"
@@ -141,9 +132,7 @@ def _check_disk(engine: facts.Engine, base: Base) -> Check:
     if not engine.local:
         return Check("disk", "warn", "the engine is elsewhere", f"see there: df {folder}")
     try:
-        # Without an engine its folder is not there yet, but the disk is.
-        existing = next(path for path in [folder, *folder.parents] if path.exists())
-        free = shutil.disk_usage(existing).free
+        free = facts.free_bytes(folder)
     except OSError as error:
         return Check("disk", "warn", f"{folder}: {error.strerror}", f"df {folder}")
     return check_disk(folder, free, need)

@@ -228,6 +228,15 @@ def parse_os_release(text: str) -> Distribution:
     return Distribution(read.get("ID", ""), read.get("VERSION_CODENAME", ""), name)
 
 
+def free_bytes(folder: Path) -> int:
+    """Bytes free on the disk of a folder, which without an engine is not there yet.
+
+    Raises OSError.
+    """
+    existing = next(path for path in [folder, *folder.parents] if path.exists())
+    return shutil.disk_usage(existing).free
+
+
 def memory_bytes() -> int | None:
     """The machine's memory; None when it does not say."""
     try:

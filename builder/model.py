@@ -236,10 +236,16 @@ class BaseImage:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """Compiler calls answered by ccache, and those that compiled."""
+    """Compiler calls answered by ccache, those that compiled, and those it cannot take."""
 
     hits: int
     misses: int
+    uncacheable: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of the calls that ccache can take which it answered, 0 to 1."""
+        return self.hits / max(1, self.hits + self.misses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +253,9 @@ class Receipt:
     """The record of one build. Sizes in bytes, times in seconds; `created` is UTC, ISO 8601.
 
     `commit_claimed` says that nobody checked that the tree is that commit's.
-    `ccache` is None when nothing was compiled.
+    `ccache` is None when nothing was compiled; `ccache_dir` is the folder it was carried in.
+    `pace` has eleven times since the compile step began: of ninja's first step, and of each tenth
+    of its steps; empty when nothing was compiled.
     """
 
     variant: str
@@ -268,4 +276,6 @@ class Receipt:
     stages: list[Stage]
     ccache: CacheStats | None
     log: str
+    ccache_dir: str | None = None
+    pace: list[float] = field(default_factory=list)
     schema: int = 1

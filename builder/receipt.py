@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from builder.model import Receipt
@@ -14,7 +15,10 @@ def folder(results: Path) -> Path:
 
 def to_json(receipt: Receipt) -> str:
     """The receipt as indented JSON."""
-    return json.dumps(dataclasses.asdict(receipt), indent=2)
+    document = dataclasses.asdict(receipt)
+    if receipt.ccache is not None:
+        document["ccache"]["hit_rate"] = round(receipt.ccache.hit_rate, 4)
+    return json.dumps(document, indent=2)
 
 
 def write(receipt: Receipt, results: Path) -> Path:
@@ -30,14 +34,20 @@ def write(receipt: Receipt, results: Path) -> Path:
 
 def of_image(results: Path, image_id: str) -> Receipt | None:
     """The newest receipt of this very image; one of another schema is none."""
+    return next((one for one in _newest_first(results, "*") if one.image_id == image_id), None)
+
+
+def of_variant(results: Path, variant: str) -> Iterator[Receipt]:
+    """The receipts of a variant, newest first; one of another schema is none."""
+    return (one for one in _newest_first(results, f"*-{variant}-*") if one.variant == variant)
+
+
+def _newest_first(results: Path, name: str) -> Iterator[Receipt]:
     from pydantic import TypeAdapter, ValidationError
 
     adapter = TypeAdapter(Receipt)
-    for path in sorted(folder(results).glob("*.json"), reverse=True):
+    for path in sorted(folder(results).glob(f"{name}.json"), reverse=True):
         try:
-            found = adapter.validate_json(path.read_bytes())
+            yield adapter.validate_json(path.read_bytes())
         except (ValidationError, OSError):
             continue
-        if found.image_id == image_id:
-            return found
-    return None

@@ -54,6 +54,19 @@ def tree(
             yield found
 
 
+def described(pins: Pins, variant_name: str, ref: str | None, folder: Path | None) -> str:
+    """What `tree` will take, in words, without asking anybody."""
+    variant = pins.variants[variant_name]
+    fork = pins.forks[variant.fork]
+    if folder is not None:
+        return f"--source {folder}"
+    if variant.source is not None and ref is None:
+        source = pins.sources[variant.source]
+        return f"{source.package} {source.version} from the package index"
+    wanted = ref or (f"its pin {fork.commit}" if fork.commit else "a commit that --ref names")
+    return f"fork {variant.fork} at {wanted}"
+
+
 def _from_disk(fork: Fork, ref: str | None, folder: Path) -> Tree:
     if not (folder / "CMakeLists.txt").is_file():
         raise UsageError(

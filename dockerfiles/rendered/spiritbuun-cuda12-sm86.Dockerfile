@@ -124,6 +124,10 @@ ARG COMMIT
 ARG BUILD_NUMBER
 # Passed by `builder build --no-cache`: everything is compiled anew, and ccache keeps the results.
 ARG CCACHE_RECACHE
+# Passed by `builder build --ccache-dir`: a cache mount of the folder's own.
+ARG CCACHE_ID=turboquant-ccache
+# Passed where memory does not allow a compiler on every core.
+ARG JOBS
 # [n/m] in the log is how progress is read.
 ENV NINJA_STATUS="[%f/%t] " \
     CCACHE_DIR=/ccache \
@@ -133,7 +137,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # No network: what is compiled is the commit and the packages above, nothing fetched on the way.
 RUN --network=none \
     --mount=type=bind,from=source,target=/src \
-    --mount=type=cache,id=turboquant-ccache,target=/ccache \
+    --mount=type=cache,id=${CCACHE_ID},target=/ccache \
     cmake -S /src -B /build -G Ninja \
       "-DBUILD_SHARED_LIBS=ON" \
       "-DCMAKE_BUILD_TYPE=Release" \
@@ -161,7 +165,7 @@ RUN --network=none \
       "-DLLAMA_USE_PREBUILT_UI=OFF" \
       "-DLLAMA_BUILD_NUMBER=${BUILD_NUMBER}" \
       "-DLLAMA_BUILD_COMMIT=${COMMIT:0:9}" \
- && cmake --build /build --target llama-server \
+ && cmake --build /build --target llama-server ${JOBS:+--parallel ${JOBS}} \
  && { grep -v '^#' "${CCACHE_STATSLOG}" || true; } | sort | uniq -c | sed 's/^/ccache-stats /'
 # Every library with its soname link. Three folders, three layers: what changes least comes first.
 RUN --network=none \
