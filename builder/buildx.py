@@ -104,7 +104,8 @@ def command(order: Order, id_file: Path) -> list[str]:
     """The command line of a build; any buildx builder may run it."""
     words = ["docker", "buildx", "build", "--progress=rawjson", "--load", "--provenance=false"]
     words += [f"--builder={order.builder}"] if order.builder else []
-    # BuildKit's --no-cache leaves cache mounts as they are: ccache needs telling.
+    # BuildKit's --no-cache throws the step's cache mount away (moby/buildkit#1092), for every
+    # variant that shares it. ccache is told as well, to be sure.
     words += ["--no-cache", "--build-arg=CCACHE_RECACHE=1"] if order.no_cache else []
     words += [f"--iidfile={id_file}", f"--file={order.dockerfile}"]
     words += [f"--build-context=source={order.source}"]

@@ -63,17 +63,17 @@ def prepare(folder: Path) -> Path:
         raise UsageError(
             f"{place}: cannot be used", why=str(error), hint="name a folder that you may write to"
         ) from error
-    if foreign:
-        raise UsageError(
-            f"{place}: is no ccache",
-            why=f"it holds {', '.join(foreign[:3])}, and would be replaced as a whole",
-            hint="name an empty folder, or one that does not exist yet",
-        )
     if folder.is_mount() or not os.access(folder.parent, os.W_OK):
         raise UsageError(
             f"{place}: cannot be replaced as a whole",
             why="it is a mount, or the folder around it may not be written to",
             hint=f"name a folder in it: --ccache-dir {folder / 'ccache'}",
+        )
+    if foreign:
+        raise UsageError(
+            f"{place}: is no ccache",
+            why=f"it holds {', '.join(foreign[:3])}, and would be replaced as a whole",
+            hint="name an empty folder, or one that does not exist yet",
         )
     return folder
 

@@ -106,11 +106,13 @@ class Recorder:
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.warnings: list[str] = []
+        self.details: list[str] = []
 
     def step(self, text: str) -> None:
         self.steps.append(text)
 
-    def detail(self, text: str) -> None: ...
+    def detail(self, text: str) -> None:
+        self.details.append(text)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -51,12 +51,13 @@ def test_a_folder_that_was_elsewhere_answers_every_call(tiny_pins, folder, tmp_p
     assert receipt["ccache"] == {"hits": 4, "misses": 0, "uncacheable": 0, "hit_rate": 1.0}
 
 
-def test_files_of_the_folder_are_the_callers_and_keep_their_times(tiny_pins, folder):
+def test_files_are_the_callers_and_keep_the_times_of_their_last_use(tiny_pins, folder, repository):
     build(tiny_pins, folder, "--ref", "HEAD")
     before = {path.name: path.stat().st_mtime_ns for path in results(folder)}
-    build(tiny_pins, folder, "--ref", "HEAD~1")
+    build(tiny_pins, folder, "--ref", repository.commit("another", notes_md="another"))
     after = {path.name: path.stat() for path in results(folder)}
-    assert {name: after[name].st_mtime_ns for name in before} == before
+    # By these times ccache tells what to drop first. All but the first build info was used again.
+    assert len([name for name in before if after[name].st_mtime_ns == before[name]]) == 1
     owners = {(found.st_uid, found.st_gid) for found in after.values()}
     assert owners == {(os.getuid(), os.getgid())}
 

@@ -74,8 +74,8 @@ def test_text_between_events_is_kept():
     assert list(buildx._events(iter(lines)))[1] == {"text": "ERROR: failed to solve"}
 
 
-def follow(tmp_path: Path, progress, *events: dict) -> buildx._Run:
-    run = buildx._Run()
+def follow(tmp_path: Path, progress, *events: dict, known=()) -> buildx._Run:
+    run = buildx._Run(known)
     with (tmp_path / "log").open("w") as file:
         for event in events:
             buildx._follow(run, event, file, progress)
@@ -100,6 +100,44 @@ def test_ccache_counts_hits_of_both_kinds_and_compilations(tmp_path, progress):
         log("ccache-stats   3 cache_miss\nccache-stats 9 local_storage_miss\n"),
     )
     assert buildx._ccache(run.statistics) == CacheStats(hits=9, misses=3)
+
+
+def test_calls_that_ccache_cannot_take_are_counted_apart(tmp_path, progress):
+    run = follow(
+        tmp_path,
+        progress,
+        log("ccache-stats 4 cache_miss\nccache-stats 1 called_for_link\n"),
+        log("ccache-stats 2 unsupported_compiler_option\nccache-stats 4 direct_cache_miss\n"),
+    )
+    assert buildx._ccache(run.statistics) == CacheStats(hits=0, misses=4, uncacheable=3)
+
+
+def step(done: int, of: int, second: int) -> dict[str, object]:
+    """A line of ninja's, so many seconds after the step VERTEX began."""
+    entry = log(f"[{done}/{of}] Building x.o\n")
+    entry["logs"][0]["timestamp"] = f"2026-11-20T11:00:{second:02d}.123456789Z"
+    return entry
+
+
+def test_a_pace_is_told_by_buildkits_clock(tmp_path, progress):
+    events = [step(n, 20, n + 4) for n in range(1, 21)]
+    run = follow(tmp_path, progress, {"vertexes": [VERTEX]}, *events)
+    assert run.pace == [5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24]
+
+
+def test_the_progress_of_a_first_build_names_no_time(tmp_path, progress):
+    follow(tmp_path, progress, {"vertexes": [VERTEX]}, step(1, 20, 5), step(10, 20, 14))
+    assert progress.details == ["1 of 20: Building x.o", "10 of 20: Building x.o"]
+
+
+def test_the_progress_of_a_later_build_names_the_time_left(tmp_path, progress):
+    known = [[5.0, *(5.0 + 60 * tenth for tenth in range(1, 11))]]
+    events = [{"vertexes": [VERTEX]}, step(1, 20, 5), step(10, 20, 45)]
+    follow(tmp_path, progress, *events, known=known)
+    assert progress.details == [
+        "1 of 20, 10 min last time: Building x.o",
+        "10 of 20, about 40 s left: Building x.o",
+    ]
 
 
 def test_nothing_compiled_has_no_ccache_figures(tmp_path, progress):

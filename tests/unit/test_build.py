@@ -1,0 +1,40 @@
+"""What of the machine and of earlier builds goes into a build."""
+
+from dataclasses import replace
+
+import pytest
+
+from builder import build, receipt, render
+from builder.plan import Plan
+from tests.unit.test_bump import a_receipt
+
+RECIPE = render.Rendered("tiny", "FROM scratch\n")
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "arguments"),
+    [(8, 3, {"JOBS": "3"}), (8, 8, {}), (None, None, {})],
+    ids=["little memory", "the usual", "another machine"],
+)
+def test_the_compile_step_is_the_same_on_every_machine_that_has_memory(cores, jobs, arguments):
+    plan = Plan("tiny", "a test", [], cores, jobs, None, 0, None, None)
+    assert build._compiling(plan, None) == arguments
+
+
+def test_a_folder_for_ccache_has_a_cache_mount_of_its_own(tmp_path):
+    plan = Plan("tiny", "a test", [], 1, 1, None, 0, None, None)
+    assert build._compiling(plan, tmp_path)["CCACHE_ID"].startswith("turboquant-ccache-")
+
+
+def test_the_pace_of_the_same_recipe_is_preferred_to_a_newer_one(tmp_path):
+    paces = {}
+    for day, sha in ((1, "other"), (2, RECIPE.sha256), (3, "other")):
+        paces[day] = [float(day)] * 11
+        made = a_receipt("d" * 40, created=f"2026-11-{day:02d}", dockerfile_sha256=sha)
+        receipt.write(replace(made, pace=paces[day]), tmp_path)
+    assert build._paces(tmp_path, RECIPE) == [paces[2], paces[3], paces[1]]
+
+
+def test_a_build_that_compiled_nothing_has_no_pace(tmp_path):
+    receipt.write(a_receipt("d" * 40), tmp_path)
+    assert build._paces(tmp_path, RECIPE) == []
