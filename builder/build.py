@@ -63,8 +63,8 @@ def plan(client: "DockerClient", everything: Pins, request: Request, results: Pa
     earlier = list(itertools.islice(receipt.of_variant(results, request.variant), _REMEMBERED))
     need = plans.disk_need(
         cuda=cuda,
+        devel_here=any(role == "devel" and image is not None for role, _, image in bases),
         image=earlier[0].size_bytes if earlier else None,
-        bases=sum({str(one.id): int(one.attrs["Size"]) for *_, one in bases if one}.values()),
     )
     # A named builder is on a machine that the engine knows nothing about.
     here = machine.look(client) if request.builder is None else None

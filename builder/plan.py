@@ -13,6 +13,8 @@ DISK_CPU = 6 * GB
 """Two Debian bases, the source, a build tree with 14 CPU backends, ccache, the image."""
 DISK_CUDA = 25 * GB
 """A CUDA devel base is 7 GB unpacked; add its download, a build tree, ccache, 1 GB of image."""
+_DEVEL_CUDA = 11 * GB
+"""Of these the devel base with its download."""
 MEMORY_CPU = 4 * GB
 """A few compilers at once, half a GB each."""
 MEMORY_CUDA = 8 * GB
@@ -105,14 +107,16 @@ def jobs(machine: Machine, *, cuda: bool) -> int:
     return max(1, min(machine.cores, (machine.memory - _REST) // need))
 
 
-def disk_need(*, cuda: bool, image: int | None, bases: int) -> int:
+def disk_need(*, cuda: bool, devel_here: bool, image: int | None) -> int:
     """Bytes that a build writes: the first one here, or one after an image of `image` bytes.
 
-    `bases` are the bytes of the base images that the engine holds already.
+    `devel_here`: the engine holds the base image that it compiles in.
     """
     if image is not None:
         return _COPIES * image
-    return max(0, (DISK_CUDA if cuda else DISK_CPU) - bases)
+    if not cuda:
+        return DISK_CPU
+    return DISK_CUDA - _DEVEL_CUDA if devel_here else DISK_CUDA
 
 
 def check_disk(machine: Machine, need: int) -> None:

@@ -40,7 +40,8 @@ def small_engine(engine: DockerClient, base_tag: str, short_path: Path) -> Itera
     """The address of an engine with the base image on a small disk, in a network of its own.
 
     The host's own dockerd runs in a container that sees the host's files: only the network, and
-    so the bridge, is another.
+    so the bridge, is another. Its disk cannot
+    be seen from outside, so the plan refuses nothing.
     """
     home = Path(_dockerd()).parent.parent
     data = short_path / "engine"

@@ -51,15 +51,18 @@ def test_memory_for_not_even_one_compiler_is_refused():
 
 
 def test_a_hosted_runner_has_room_for_mainline_cpu():
-    plan.check_disk(machine(disk_free=14 * GB), plan.disk_need(cuda=False, image=None, bases=0))
+    plan.check_disk(
+        machine(disk_free=14 * GB), plan.disk_need(cuda=False, devel_here=False, image=None)
+    )
 
 
-def test_bases_that_are_here_need_no_room():
-    assert plan.disk_need(cuda=True, image=None, bases=7 * GB) == 18 * GB
+@pytest.mark.parametrize(("here", "need"), [(False, 25 * GB), (True, 14 * GB)])
+def test_a_cuda_base_that_is_here_needs_no_room(here, need):
+    assert plan.disk_need(cuda=True, devel_here=here, image=None) == need
 
 
 def test_a_rebuild_needs_what_the_last_image_tells():
-    assert plan.disk_need(cuda=True, image=GB, bases=0) == 4 * GB
+    assert plan.disk_need(cuda=True, devel_here=False, image=GB) == 4 * GB
 
 
 def test_a_disk_without_room_is_refused_with_what_frees_it():
