@@ -109,17 +109,24 @@ ARG CCACHE_RECACHE
 ARG CCACHE_ID=turboquant-ccache
 # Passed where memory does not allow a compiler on every core.
 ARG JOBS
+# Passed by `builder audit --reproduce`: ccache neither answers nor keeps anything.
+ARG CCACHE_DISABLE
+# The commit's date, which compilers take for __DATE__. Not in the stages above: their layers, the
+# packages, serve every commit.
+ARG SOURCE_DATE_EPOCH
 # [n/m] in the log is how progress is read.
 ENV NINJA_STATUS="[%f/%t] " \
     CCACHE_DIR=/ccache \
     CCACHE_MAXSIZE=5G \
     CCACHE_STATSLOG=/tmp/ccache.stats
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# Configured without SOURCE_DATE_EPOCH: ggml's CMakeLists.txt would leave out SSE 4.2, AVX and the
+# like by default.
 # No network: what is compiled is the commit and the packages above, nothing fetched on the way.
 RUN --network=none \
     --mount=type=bind,from=source,target=/src \
     --mount=type=cache,id=${CCACHE_ID},target=/ccache \
-    cmake -S /src -B /build -G Ninja \
+    env -u SOURCE_DATE_EPOCH cmake -S /src -B /build -G Ninja \
       "-DBUILD_SHARED_LIBS=ON" \
       "-DCMAKE_BUILD_TYPE=Release" \
       "-DCMAKE_CXX_COMPILER=g++" \
@@ -164,7 +171,7 @@ RUN apt-get update \
       libgomp1 \
       libssl3t64 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/ldconfig /var/log/apt /var/log/dpkg.log \
- && useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin llama \
+ && SOURCE_DATE_EPOCH=0 useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin llama \
  && install -d -o llama -g llama /models /home/llama/.cache \
  && ln -s /opt/llama/llama-server /usr/local/bin/llama-server \
  && echo /opt/llama >/etc/ld.so.conf.d/llama.conf
