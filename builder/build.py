@@ -5,6 +5,8 @@ import hashlib
 import itertools
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +85,18 @@ def plan(client: "DockerClient", everything: Pins, request: Request, results: Pa
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that a build needs. `name` is the release's, without the repository."""
+
+    client: "DockerClient"
+    name: str
+    order: buildx.Order
+    tree: source.Tree
+    bases: list[BaseImage]
+    recipe: render.Rendered
+
+
 def build(everything: Pins, request: Request, results: Path, progress: Progress) -> Receipt:
     """Build the image and write its receipt under `results`.
 
@@ -90,52 +104,24 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
     after each the previous image and its tags are as they were.
     """
     started = time.monotonic()
-    variant = everything.variants[request.variant]
-    base_name = request.base or variant.base
-    pins.with_base(everything, variant, request.base)
     folder = ccache_dir.prepare(request.ccache_dir) if request.ccache_dir else None
-    recipe = render.render(everything, request.variant, request.base)
-    client = engine.connect()
-    engine.require_command()
-    planned = plan(client, everything, request, results)
-    with (
-        source.tree(everything, request.variant, request.ref, request.source, progress) as tree,
-        tree_checks.checked(everything, request.variant, tree, progress),
-    ):
-        images = base_images.choose(client, everything, base_name, request.sets, progress)
-        name = tags.release(request.variant, tree.build_number, tree.commit, recipe.sha256)
-        log = results / "build" / "logs" / f"{name}.log"
-        with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as scratch:
-            dockerfile = Path(scratch) / "Dockerfile"
-            dockerfile.write_text(recipe.text, encoding="utf-8")
-            order = buildx.Order(
-                dockerfile=dockerfile,
-                source=tree.path,
-                context=context(tree.path),
-                tags=[
-                    request.tag or tags.local(request.variant),
-                    f"{tags.REPOSITORY}:{name}",
-                ],
-                arguments=_arguments(everything.forks[variant.fork].url, tree, images)
-                | _compiling(planned, folder),
-                labels=_labels(tree, images, recipe),
-                no_cache=request.no_cache,
-                builder=request.builder,
-            )
-            with (
-                ccache_dir.carried(folder, order, images[0].reference, log, progress)
-                if folder
-                else contextlib.nullcontext()
-            ):
-                built = buildx.build(order, log, progress, _paces(results, recipe))
-    image = client.images.get(built.image_id)
+    with prepared(everything, request, results, progress) as ready:
+        order, tree, images, recipe = ready.order, ready.tree, ready.bases, ready.recipe
+        log = results / "build" / "logs" / f"{ready.name}.log"
+        with (
+            ccache_dir.carried(folder, order, images[0].reference, log, progress)
+            if folder
+            else contextlib.nullcontext()
+        ):
+            built = buildx.build(order, log, progress, _paces(results, recipe))
+    image = ready.client.images.get(built.image_id)
     earlier = receipt.of_image(results, str(image.id))
     if earlier is None:
         progress.step("measure the compressed size")
     compressed = earlier.compressed_bytes if earlier else engine.compressed_size(image)
     made = Receipt(
         variant=request.variant,
-        fork=variant.fork,
+        fork=everything.variants[request.variant].fork,
         ref=tree.ref,
         commit=tree.commit,
         commit_claimed=tree.claimed,
@@ -157,6 +143,47 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
     )
     receipt.write(made, results)
     return made
+
+
+@contextmanager
+def prepared(
+    everything: Pins, request: Request, results: Path, progress: Progress
+) -> Iterator[Prepared]:
+    """The order for a build: the tree stays as it is, and the Dockerfile there, in the context.
+
+    Raises UsageError, EngineError, RemoteUnavailableError, RefNotFoundError, BuildFailedError.
+    """
+    variant = everything.variants[request.variant]
+    base_name = request.base or variant.base
+    pins.with_base(everything, variant, request.base)
+    recipe = render.render(everything, request.variant, request.base)
+    client = engine.connect()
+    engine.require_command()
+    planned = plan(client, everything, request, results)
+    with (
+        source.tree(everything, request.variant, request.ref, request.source, progress) as tree,
+        tree_checks.checked(everything, request.variant, tree, progress),
+    ):
+        images = base_images.choose(client, everything, base_name, request.sets, progress)
+        name = tags.release(request.variant, tree.build_number, tree.commit, recipe.sha256)
+        with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as scratch:
+            dockerfile = Path(scratch) / "Dockerfile"
+            dockerfile.write_text(recipe.text, encoding="utf-8")
+            order = buildx.Order(
+                dockerfile=dockerfile,
+                source=tree.path,
+                context=context(tree.path),
+                tags=[
+                    request.tag or tags.local(request.variant),
+                    f"{tags.REPOSITORY}:{name}",
+                ],
+                arguments=_arguments(everything.forks[variant.fork].url, tree, images)
+                | _compiling(planned, request),
+                labels=_labels(tree, images, recipe),
+                no_cache=request.no_cache,
+                builder=request.builder,
+            )
+            yield Prepared(client, name, order, tree, images, recipe)
 
 
 def context(tree: Path) -> Path:
@@ -185,9 +212,14 @@ def _arguments(url: str | None, tree: source.Tree, images: list[BaseImage]) -> d
     return arguments
 
 
-def _compiling(planned: Plan, folder: Path | None) -> dict[str, str]:
+def _compiling(planned: Plan, request: Request) -> dict[str, str]:
     """Only what differs from the usual: each argument makes another compile step of it."""
-    arguments = {"CCACHE_ID": ccache_dir.mount_id(folder)} if folder else {}
+    arguments = {}
+    if request.ccache_dir:
+        arguments["CCACHE_ID"] = ccache_dir.mount_id(request.ccache_dir.resolve())
+    elif request.no_cache:
+        # BuildKit empties the mount of such a build: not the one that every variant shares.
+        arguments["CCACHE_ID"] = "turboquant-ccache-anew"
     if planned.jobs is not None and planned.cores is not None and planned.jobs < planned.cores:
         arguments["JOBS"] = str(planned.jobs)
     return arguments

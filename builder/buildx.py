@@ -53,6 +53,8 @@ _UNCACHEABLE = {
 }
 _BASE_IMAGE = re.compile(r"\[internal\] load metadata for (\S+)")
 _BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another base with --base"
+# buildx 0.13's words for `--output type=oci` with the docker driver
+_NO_ARCHIVE = re.compile(r"(?i)OCI exporter .*not supported")
 _HINTS: dict[build_errors.Kind, str] = {
     "disk": "make room: `docker builder prune`, `docker image prune`, or a larger disk",
     "memory": "give the engine more memory or swap: one compiler takes up to 0.7 GB, and one "
@@ -62,7 +64,12 @@ _HINTS: dict[build_errors.Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One build, as the command line of buildx says it."""
+    """One build, as the command line of buildx says it.
+
+    `archive`: the image goes into this OCI archive, its files' times no later than
+    SOURCE_DATE_EPOCH, and not into the engine. `alone`: a word that no other build has. BuildKit
+    lets builds that run at the same time share equal steps, with --no-cache too; not with this one.
+    """
 
     dockerfile: Path
     source: Path
@@ -72,6 +79,12 @@ class Order:
     labels: dict[str, str]
     no_cache: bool = False
     builder: str | None = None
+    archive: Path | None = None
+    alone: str | None = None
+
+
+class ArchiveRefusedError(EngineError):
+    """The builder writes no OCI archives: Docker's own, without the containerd image store."""
 
 
 @dataclass(slots=True)
@@ -102,11 +115,19 @@ class Built:
 
 def command(order: Order, id_file: Path) -> list[str]:
     """The command line of a build; any buildx builder may run it."""
-    words = ["docker", "buildx", "build", "--progress=rawjson", "--load", "--provenance=false"]
+    words = ["docker", "buildx", "build", "--progress=rawjson", "--provenance=false"]
+    # The option is a line of CSV, and a folder may have a comma in its name.
+    words += (
+        [f'--output=type=oci,"dest={order.archive}",rewrite-timestamp=true']
+        if order.archive
+        else ["--load"]
+    )
     words += [f"--builder={order.builder}"] if order.builder else []
-    # BuildKit's --no-cache throws the step's cache mount away (moby/buildkit#1092), for every
-    # variant that shares it. ccache is told as well, to be sure.
+    # BuildKit's --no-cache throws the step's cache mount away (moby/buildkit#1092); ccache is told
+    # too, for builders that do not.
     words += ["--no-cache", "--build-arg=CCACHE_RECACHE=1"] if order.no_cache else []
+    # A name in /etc/hosts while a step runs: part of the step, and of nothing that it makes.
+    words += [f"--add-host={order.alone}.invalid:127.0.0.1"] if order.alone else []
     words += [f"--iidfile={id_file}", f"--file={order.dockerfile}"]
     words += [f"--build-context=source={order.source}"]
     words += [f"--build-arg={name}={value}" for name, value in order.arguments.items()]
@@ -120,7 +141,8 @@ def build(
 ) -> Built:
     """Run the build; the whole log goes to `log`, the time left is told by the paces `known`.
 
-    Raises BuildFailedError with the first error, EngineError when BuildKit was not reached.
+    Raises BuildFailedError with the first error, EngineError when BuildKit was not reached,
+    ArchiveRefusedError when the builder writes no archives.
     """
     id_file = order.dockerfile.with_name("image-id")
     run = _Run(known)
@@ -250,6 +272,12 @@ def _ccache(statistics: dict[str, int]) -> CacheStats | None:
 
 
 def _failure(run: _Run, log: Path) -> BuilderError:
+    if any(_NO_ARCHIVE.search(line) for line in run.text):
+        return ArchiveRefusedError(
+            "the builder writes no OCI archives",
+            why="\n".join(run.text[-5:]),
+            hint="turn on the engine's containerd image store, or name a builder with --builder",
+        )
     if not run.names:
         return EngineError(
             "BuildKit was not reached",

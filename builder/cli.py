@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from builder.bump import Stages
     from builder.freshness_report import Report as FreshnessReport
     from builder.model import Pins, Receipt
+    from builder.reproduce import Reproduction
     from builder.smoke_report import SmokeReport
 
 NO = 1
@@ -396,30 +397,76 @@ def audit(
     variant: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: the one the label names.")
     ] = None,
+    reproduce: Annotated[
+        bool, typer.Option("--reproduce", help="Build it twice and compare; a VARIANT will do.")
+    ] = False,
+    ref: Annotated[str | None, typer.Option(help="To reproduce a variant: as in build.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="The tree to reproduce."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="To reproduce a variant: as in build.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="ROLE=IMAGE", help="As in build.")
+    ] = None,
+    builder: Annotated[str | None, typer.Option(help="As in build.")] = None,
     json: Json = False,
     pins_file: PinsFile = None,
 ) -> None:
     """Look into an image without serving from it: exit 0 if no rule failed, 1 if one did."""
     from builder import audit as audits
-    from builder import engine, paths
+    from builder import base_images, engine, paths
+    from builder import build as builds
+    from builder import reproduce as again
 
+    if any((ref, source, base, sets, builder)) and not reproduce:
+        why = "--ref, --source, --base, --set and --builder say what is built"
+        raise UsageError("an audit builds nothing", why=why, hint="add --reproduce")
     everything, file = _load(pins_file)
-    client = engine.connect()
+    mirrors = base_images.parse_sets(sets or [])
+    given = builds.Request(variant or "", ref, source, base, mirrors, builder=builder)
+    results = paths.results(file)
+    report, found = None, None
     with console.progress() as progress:
-        report = audits.audit(
-            client,
-            image,
-            everything,
-            results=paths.results(file),
-            variant=variant,
-            progress=progress,
-        )
-    if json:
+        if reproduce:
+            wanted, base_digest = again.asked(image, given, everything, results)
+        if not reproduce or image not in everything.variants:
+            report = audits.audit(
+                engine.connect(),
+                image,
+                everything,
+                results=results,
+                variant=variant,
+                progress=progress,
+            )
+        if reproduce:
+            found = again.reproduce(everything, wanted, results, progress, base_digest=base_digest)
+    if found and json:
+        console.say(again.to_json(found, report))
+    elif report and json:
         console.say(audits.to_json(report))
     else:
-        _show_audit(report)
-    if not report.passed:
+        if report:
+            _show_audit(report)
+        if found:
+            _show_reproduction(found)
+    if (report and not report.passed) or (found and not found.passed):
         raise typer.Exit(NO)
+
+
+def _show_reproduction(found: "Reproduction") -> None:
+    from builder import reproduce
+
+    console.say(found.headline)
+    if found.files:
+        console.table(reproduce.rows(found), header=reproduce.HEADER)
+    if found.files_differing > len(found.files):
+        console.say(f"and {found.files_differing - len(found.files)} files more")
+    for one in found.config:
+        console.say(f"{one.place}: {one.first}, then {one.second}")
+    for note in found.notes:
+        console.say(f"note: {note}")
+    console.tell(f"the logs: {', '.join(found.logs)}")
 
 
 def _show_audit(report: "AuditReport") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from builder import fatbin, instructions
 
@@ -59,6 +59,31 @@ def read(file: BinaryIO, *, deep: bool) -> Elf:
         )
     except (ELFError, ELFParseError, ConstructError, fatbin.FatbinError, ValueError) as error:
         return Elf(machine=machine, problem=str(error) or type(error).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section by name, and the bytes of the file that it takes."""
+
+    name: str
+    where: range
+
+
+def sections(file: IO[bytes]) -> tuple[Section, ...]:
+    """The sections that take room in the file; none for a file that is no readable ELF file."""
+    from elftools.common.exceptions import ELFError, ELFParseError
+    from elftools.construct import ConstructError
+    from elftools.elf.elffile import ELFFile
+
+    try:
+        file.seek(0)
+        return tuple(
+            Section(one.name, range(one["sh_offset"], one["sh_offset"] + one["sh_size"]))
+            for one in ELFFile(file).iter_sections()
+            if one["sh_type"] not in {"SHT_NULL", "SHT_NOBITS"}
+        )
+    except (ELFError, ELFParseError, ConstructError, ValueError):
+        return ()
 
 
 def _linking(elf: "ELFFile") -> tuple[tuple[str, ...], tuple[str, ...], str | None]:

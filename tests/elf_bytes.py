@@ -8,7 +8,7 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 _TAG = struct.Struct("<qQ")
 
 _PT_DYNAMIC, _PT_INTERP = 2, 3
-_PROGBITS, _STRTAB, _DYNAMIC = 1, 3, 6
+_PROGBITS, _STRTAB, _DYNAMIC, _NOTE = 1, 3, 6, 7
 _ALLOC, _EXECINSTR = 2, 4
 _TAGS = {"needed": 1, "rpath": 15, "runpath": 29}
 
@@ -21,17 +21,22 @@ def elf(
     interpreter: str | None = None,
     code: bytes = b"\xc3",
     fatbin: bytes = b"",
+    build_id: bytes = b"",
     machine: int = X86_64,
 ) -> bytes:
-    """An ELF file with these dynamic tags (by name), this code and this .nv_fatbin."""
+    """An ELF file with these dynamic tags (by name), this code and this .nv_fatbin.
+
+    `build_id` is the content of a section of its own, before all others.
+    """
     strings, entries = b"\0", b""
     for name, value in tags:
         entries += _TAG.pack(_TAGS[name], len(strings))
         strings += value.encode() + b"\0"
     sections = [
+        *([(".note.gnu.build-id", _NOTE, _ALLOC, build_id, 0)] if build_id else []),
         (".text", _PROGBITS, _ALLOC | _EXECINSTR, code, 0),
         (".dynstr", _STRTAB, _ALLOC, strings, 0),
-        (".dynamic", _DYNAMIC, _ALLOC, entries + _TAG.pack(0, 0), 2),
+        (".dynamic", _DYNAMIC, _ALLOC, entries + _TAG.pack(0, 0), 3 if build_id else 2),
         (".nv_fatbin", _PROGBITS, _ALLOC, fatbin, 0),
         (".interp", _PROGBITS, _ALLOC, (interpreter or "").encode() + b"\0", 0),
     ]

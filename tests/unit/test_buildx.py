@@ -58,6 +58,23 @@ def test_the_image_comes_home_whatever_builder_made_it():
     assert "--load" in command(builder="kube")
 
 
+def test_an_archive_has_the_commits_times_and_stays_out_of_the_engine():
+    words = command(archive=Path("/a,b/1.tar"))
+    assert '--output=type=oci,"dest=/a,b/1.tar",rewrite-timestamp=true' in words
+    assert "--load" not in words
+
+
+def test_steps_of_a_build_alone_are_no_other_builds():
+    assert "--add-host=x1.invalid:127.0.0.1" in command(alone="x1")
+    assert not [word for word in command() if word.startswith("--add-host")]
+
+
+def test_a_builder_without_archives_says_so():
+    # buildx 0.13's words, on an engine without the containerd image store
+    run = buildx._Run(text=["ERROR: OCI exporter is not supported for the docker driver."])
+    assert isinstance(buildx._failure(run, Path("build.log")), buildx.ArchiveRefusedError)
+
+
 def test_no_cache_means_ccache_too():
     assert {"--no-cache", "--build-arg=CCACHE_RECACHE=1"} <= set(command(no_cache=True))
 

@@ -22,6 +22,19 @@ def test_a_wrong_command_line_is_exit_2(words):
     assert builder(*words).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["x", "--ref=v1"], "add --reproduce"),
+        (["mainline-cpu", "--reproduce", "--variant=spiritbuun-cpu"], "two variants are named"),
+        (["mainline-cpu", "--reproduce", "--set=x"], "is not devel=IMAGE"),
+    ],
+)
+def test_an_audit_that_makes_no_sense_is_exit_2(words, said):
+    result = builder("audit", *words)
+    assert (result.returncode, said in result.stderr) == (2, True)
+
+
 def test_pins_that_are_not_there_are_exit_2_and_named(tmp_path):
     result = builder("render", "--pins", tmp_path / "none.toml")
     assert (result.returncode, "none.toml: cannot be read" in result.stderr) == (2, True)

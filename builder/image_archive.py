@@ -1,0 +1,91 @@
+"""An image in an archive on disk, as BuildKit's OCI exporter and `docker save` write it."""
+
+import contextlib
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from builder.errors import EngineError
+
+# BuildKit's attestations lie beside the image that they are about.
+_ATTESTATION = "vnd.docker.reference.type"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An image of one platform. `manifest` is its manifest's digest, None where there is none.
+
+    `layers` are their names in the archive, lowest first; a blob's name says its content.
+    """
+
+    path: Path
+    manifest: str | None
+    config: dict[str, Any]
+    layers: tuple[str, ...]
+
+    @contextlib.contextmanager
+    def layer(self, name: str) -> Iterator[IO[bytes]]:
+        """A layer's bytes, read out of the archive."""
+        with tarfile.open(self.path) as archive:
+            yield _member(archive, name)
+
+
+def read(path: Path) -> Archive:
+    """What the archive holds.
+
+    By the image layout of OCI (https://github.com/opencontainers/image-spec/blob/main/image-layout.md),
+    or the manifest.json of engines before 25. Raises EngineError for any other archive.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            if "index.json" in archive.getnames():
+                return _oci(path, archive)
+            return _saved(path, archive)
+    except (tarfile.TarError, KeyError, IndexError, ValueError) as error:
+        raise EngineError(
+            "BuildKit or the engine wrote an archive that cannot be read",
+            why=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def _oci(path: Path, archive: tarfile.TarFile) -> Archive:
+    digest = ""
+    document = _json(archive, "index.json")
+    while "manifests" in document:
+        (one,) = (
+            one
+            for one in document["manifests"]
+            if _ATTESTATION not in (one.get("annotations") or {})
+        )
+        digest = one["digest"]
+        document = _json(archive, _blob(digest))
+    return Archive(
+        path=path,
+        manifest=digest,
+        config=_json(archive, _blob(document["config"]["digest"])),
+        layers=tuple(_blob(layer["digest"]) for layer in document["layers"]),
+    )
+
+
+def _saved(path: Path, archive: tarfile.TarFile) -> Archive:
+    document = _json(archive, "manifest.json")[0]
+    return Archive(path, None, _json(archive, document["Config"]), tuple(document["Layers"]))
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _json(archive: tarfile.TarFile, name: str) -> Any:  # noqa: ANN401 -- what JSON holds
+    with _member(archive, name) as file:
+        return json.load(file)
+
+
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    file = archive.extractfile(name)
+    if file is None:
+        raise KeyError(name)
+    return file
