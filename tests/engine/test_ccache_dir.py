@@ -90,3 +90,16 @@ def test_no_cache_compiles_all_anew_and_the_folder_gets_it(tiny_pins, folder):
     again = build(tiny_pins, folder, "--ref", "HEAD", "--no-cache")
     assert (again["ccache"]["hits"], again["ccache"]["misses"]) == (0, 4)
     assert len(results(folder)) == 4
+
+
+def test_no_cache_leaves_the_ccache_that_others_share(tiny_pins, repository):
+    def shared(commit: str, *words: str) -> dict:
+        result = builder("build", "--json", "--pins", tiny_pins, "--ref", commit, *words)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)["ccache"]
+
+    shared(repository.commit("first", notes_md=os.urandom(8).hex()))
+    anew = repository.commit("second", notes_md=os.urandom(8).hex())
+    assert shared(anew, "--no-cache")["misses"] == 4
+    # All but the build info, which names the commit.
+    assert shared(repository.commit("third", notes_md=os.urandom(8).hex()))["hits"] == 3

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from builder import build, receipt, render
+from builder import build, ccache_dir, receipt, render
 from builder.plan import Plan
 from tests.unit.test_bump import a_receipt
 
@@ -18,12 +18,13 @@ RECIPE = render.Rendered("tiny", "FROM scratch\n")
 )
 def test_the_compile_step_is_the_same_on_every_machine_that_has_memory(cores, jobs, arguments):
     plan = Plan("tiny", "a test", [], cores, jobs, None, 0, None, None)
-    assert build._compiling(plan, None) == arguments
+    assert build._compiling(plan, build.Request("tiny")) == arguments
 
 
 def test_a_folder_for_ccache_has_a_cache_mount_of_its_own(tmp_path):
     plan = Plan("tiny", "a test", [], 1, 1, None, 0, None, None)
-    assert build._compiling(plan, tmp_path)["CCACHE_ID"].startswith("turboquant-ccache-")
+    request = build.Request("tiny", ccache_dir=tmp_path)
+    assert build._compiling(plan, request)["CCACHE_ID"] == ccache_dir.mount_id(tmp_path)
 
 
 def test_the_pace_of_the_same_recipe_is_preferred_to_a_newer_one(tmp_path):

@@ -456,7 +456,7 @@ def test_an_edit_of_the_file_during_the_build_is_kept_and_the_move_refused(file,
     [
         ("spiritbuun", None, "spiritbuun-cuda12-sm86"),  # the default variant
         ("spiritbuun", "spiritbuun-cpu", "spiritbuun-cpu"),
-        ("thetom", None, "thetom-cuda12-sm86"),
+        ("thetom", None, "thetom-cpu"),
         ("mainline", None, "mainline-cpu"),
     ],
 )

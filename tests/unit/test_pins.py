@@ -10,6 +10,7 @@ TEXT = (ROOT / "pins.toml").read_text(encoding="utf-8")
 
 VARIANTS = [
     "aaryan-kapoor-cpu",
+    "madreag-cpu",
     "madreag-cuda12-sm86",
     "mainline-cpu",
     "mainline-cuda12-sm86",
@@ -19,6 +20,7 @@ VARIANTS = [
     "spiritbuun-cuda12-sm86",
     "spiritbuun-cuda12-sm86-slim",
     "spiritbuun-cuda12-sm89",
+    "thetom-cpu",
     "thetom-cuda12-sm86",
     "turbo-tan-cuda12-sm86",
 ]
