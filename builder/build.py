@@ -40,7 +40,11 @@ _REMEMBERED = 20
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `builder build` was asked for."""
+    """What `builder build` was asked for.
+
+    `trial`: only to see whether it builds and what it does. The image gets no name but `tag`, there
+    is no receipt of it on disk, and its compressed size is not measured: 0.
+    """
 
     variant: str
     ref: str | None = None
@@ -51,6 +55,7 @@ class Request:
     tag: str | None = None
     builder: str | None = None
     ccache_dir: Path | None = None
+    trial: bool = False
 
 
 def plan(client: "DockerClient", everything: Pins, request: Request, results: Path) -> Plan:
@@ -116,9 +121,10 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
             built = buildx.build(order, log, progress, _paces(results, recipe))
     image = ready.client.images.get(built.image_id)
     earlier = receipt.of_image(results, str(image.id))
-    if earlier is None:
+    compressed = earlier.compressed_bytes if earlier else 0
+    if earlier is None and not request.trial:
         progress.step("measure the compressed size")
-    compressed = earlier.compressed_bytes if earlier else engine.compressed_size(image)
+        compressed = engine.compressed_size(image)
     made = Receipt(
         variant=request.variant,
         fork=everything.variants[request.variant].fork,
@@ -141,7 +147,8 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
         ccache_dir=str(folder) if folder else None,
         pace=built.pace,
     )
-    receipt.write(made, results)
+    if not request.trial:
+        receipt.write(made, results)
     return made
 
 
@@ -175,7 +182,7 @@ def prepared(
                 context=context(tree.path),
                 tags=[
                     request.tag or tags.local(request.variant),
-                    f"{tags.REPOSITORY}:{name}",
+                    *([] if request.trial else [f"{tags.REPOSITORY}:{name}"]),
                 ],
                 arguments=_arguments(everything.forks[variant.fork].url, tree, images)
                 | _compiling(planned, request),

@@ -83,8 +83,9 @@ def cause(output: list[str], failure: str = "") -> Cause:
         return Cause("\n".join(block[-_LAST:]) or failed.string, "source", made)
     if first is None:
         return Cause("\n".join(block[-_LAST:]) or failure, "other", "")
-    text = _explained(block[first:]) if block[first].startswith("CMake Error") else block[first]
-    at_fault: Kind = "source" if made or _SOURCE.match(text) else "other"
+    configuring = block[first].startswith("CMake Error")
+    text = _explained(block[first:]) if configuring else block[first]
+    at_fault: Kind = "source" if made or configuring or _SOURCE.match(text) else "other"
     return Cause(text.strip(), at_fault, _place(text) or made)
 
 

@@ -73,7 +73,7 @@ def bump(file: Path, request: Request, stages: Stages | None, progress: Progress
         text = _read(file)
         everything = pins.parse(text, str(file))
         name, fork, url = _fork(everything, request)
-        variant = _variant(everything, name, request.variant) if stages else None
+        variant = pins.variant_of(everything, name, request.variant) if stages else None
         move = _look_up(git.Remote(name, url), fork, request.to, progress)
         edited = pins_edit.with_pin(text, name, move.new)
         report = _report(name, url, move)
@@ -198,16 +198,6 @@ def _fork(everything: Pins, request: Request) -> tuple[str, Fork, str]:
             f"fork {name} is not pinned", why=fork.unpinned or "", hint="say to what: --to REF"
         )
     return name, fork, fork.url
-
-
-def _variant(everything: Pins, fork: str, wanted: str | None) -> str:
-    own = [name for name, variant in everything.variants.items() if variant.fork == fork]
-    name = wanted or everything.policy.default_variant
-    if wanted is None and name not in own and own:
-        name = own[0]
-    if name not in own:
-        raise UsageError(f"fork {fork} has no variant {name!r}", hint=suggestion(name, own))
-    return name
 
 
 def _prove(

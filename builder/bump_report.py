@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from builder.commits import Commit
+from builder.markdown import code as _code
+from builder.markdown import link as _link
+from builder.markdown import web as _web
 from builder.model import Receipt
 from builder.pins_edit import Pin
 
@@ -155,19 +158,3 @@ def _number(pin: Pin | None) -> str:
 
 def _rfc3339(date: datetime) -> str:
     return date.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _code(text: str) -> str:
-    """Code is neither markup nor a mention, whoever wrote it."""
-    plain = text.replace("`", "'").strip()
-    return f"`{plain}`"
-
-
-def _link(commit: str, web: str | None) -> str:
-    short = f"`{commit[:9]}`"
-    return f"[{short}]({web}/commit/{commit})" if web else short
-
-
-def _web(url: str) -> str | None:
-    """The page of a repository on a host that is reached by https, as GitHub lays it out."""
-    return url.rstrip("/").removesuffix(".git") if url.startswith("https://") else None

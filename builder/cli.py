@@ -12,6 +12,7 @@ from builder.errors import BuilderError, UsageError
 
 if TYPE_CHECKING:
     from builder.audit import AuditReport
+    from builder.bisect_judges import Stages as BisectStages
     from builder.bump import Stages
     from builder.freshness_report import Report as FreshnessReport
     from builder.model import Pins, Receipt
@@ -358,6 +359,86 @@ def _stages() -> "Stages":
         smoke=lambda pins, receipt, options, results, progress: smokes.smoke_image(
             engine.connect(), receipt.image, pins, options, results, progress
         ),
+    )
+
+
+@app.command()
+def bisect(
+    fork: Annotated[str, typer.Argument(metavar="FORK")],
+    good: Annotated[str, typer.Option(metavar="REF", help="A commit at which it worked.")],
+    bad: Annotated[str, typer.Option(metavar="REF", help="A later one at which it fails.")],
+    stage: Annotated[
+        str | None, typer.Option(metavar="build|smoke|probe:NAME", help="Default: build.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="Judges the tree, or the {image}, as git bisect run."),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What is built; default: as for bump.")
+    ] = None,
+    max_builds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Commits to judge in this run.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="3h|90m", help="No step begins after this time.")
+    ] = None,
+    enter_merges: Annotated[
+        bool, typer.Option("--enter-merges", help="Look into a merge that is the answer.")
+    ] = False,
+    check_ends: Annotated[
+        bool, typer.Option("--check-ends", help="Judge --bad and --good first.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget the verdicts of an earlier run.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the commits.")] = False,
+    issue: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Markdown for an issue of the fork.")
+    ] = None,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """The first commit of a fork at which a stage fails: exit 0 if found, 1 if not."""
+    from builder import bisect as bisects
+    from builder import bisect_judges, bisect_report, paths
+
+    if run and stage:
+        raise UsageError("--run judges in place of a stage", hint="leave --stage out")
+    everything, file = _load(pins_file)
+    request = bisects.Request(
+        fork=fork,
+        good=good,
+        bad=bad,
+        stage=bisect_judges.parse_stage(stage or "build"),
+        command=bisect_judges.parse_command(run) if run is not None else (),
+        variant=variant,
+        max_builds=max_builds,
+        budget_s=bisects.parse_budget(budget) if budget else None,
+        enter_merges=enter_merges,
+        check_ends=check_ends,
+        restart=restart,
+        dry_run=dry_run,
+    )
+    with console.progress() as progress:
+        report = bisects.bisect(
+            everything, request, _bisect_stages(), paths.results(file), progress
+        )
+    if issue and report.issue:
+        bisect_report.write_issue(report, issue)
+    console.say(bisect_report.to_json(report) if json else bisect_report.to_text(report))
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _bisect_stages() -> "BisectStages":
+    from builder import bisect_judges, engine
+
+    proving = _stages()
+    return bisect_judges.Stages(
+        build=proving.build,
+        smoke=proving.smoke,
+        untag=lambda tag: engine.untag(engine.connect(), tag),
     )
 
 

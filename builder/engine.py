@@ -50,6 +50,17 @@ def find_image(client: "DockerClient", reference: str) -> "Image | None":
         return None
 
 
+def untag(client: "DockerClient", tag: str) -> None:
+    """Take a name from an image, and remove the image if it was its last.
+
+    A name that is not there is no error. Raises EngineError when the engine refuses.
+    """
+    from docker.errors import ImageNotFound
+
+    with engine_errors(f"remove {tag}"), contextlib.suppress(ImageNotFound):
+        client.images.remove(tag)
+
+
 def compressed_size(image: "Image") -> int:
     """Bytes of the image's layers as a push would send them: gzip at its default level.
 

@@ -41,7 +41,7 @@ class EngineError(BuilderError):
 class BuildFailedError(BuilderError):
     """The build ran and failed; `why` holds the first error, `log` the whole log's path.
 
-    `commits_fault`: the compiler refused the source, so another commit may build.
+    `commits_fault`: the source was refused, not the machine at fault, so another commit may build.
     """
 
     exit_code = 5

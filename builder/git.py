@@ -183,6 +183,21 @@ def checkout(remote: Remote, commit: str, progress: Progress) -> tuple[Path, str
     return tree, commit_date(repository, commit)
 
 
+def diff_stat(remote: Remote, old: str, new: str, progress: Progress) -> str:
+    """`git diff --stat` of two commits, its last line the sum; at most 30 files are listed.
+
+    From the trees that `checkout` fetched, or fetches them. The caller holds the fork's lock.
+    Raises RemoteUnavailableError, RefNotFoundError.
+    """
+    repository = _repository(remote, "trees")
+    for commit in (old, new):
+        if not _has(repository, commit):
+            progress.step(f"fetch {commit[:9]} from {remote.url}")
+            _fetch_commit(repository, remote, commit, progress)
+    words = ["--stat=100", "--stat-count=30", "--no-color", "--no-ext-diff"]
+    return str(repository.git.diff(*words, old, new))
+
+
 def commit_date(repository: "Repo", commit: str) -> str:
     """The commit's date as RFC 3339 in UTC."""
     # Not `git show -s`: it reads trees, which git would fetch into a history that has none.

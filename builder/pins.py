@@ -69,6 +69,20 @@ def variant(pins: Pins, name: str | None) -> tuple[str, Variant]:
     return name, pins.variants[name]
 
 
+def variant_of(pins: Pins, fork: str, wanted: str | None) -> str:
+    """The fork's variant of this name, or for None the default variant if it is the fork's.
+
+    Else its first. Raises UsageError with the nearest name.
+    """
+    own = [name for name, variant in pins.variants.items() if variant.fork == fork]
+    name = wanted or pins.policy.default_variant
+    if wanted is None and name not in own and own:
+        name = own[0]
+    if name not in own:
+        raise UsageError(f"fork {fork} has no variant {name!r}", hint=suggestion(name, own))
+    return name
+
+
 def with_base(pins: Pins, chosen: Variant, base: str | None) -> Base:
     """The variant's base, or the one chosen in its place, if it can compile the variant.
 

@@ -67,6 +67,7 @@ def _require_kv_types(
             "(TheTom/llama-cpp-turboquant#56)",
             hint=f"another {'tree' if tree.claimed else 'commit with --ref'}, or another smoke_kv "
             "for the variant in pins.toml",
+            commits_fault=True,
         )
     if lacking:
         progress.warn(f"{subject}: {_TABLE} has no KV type {', '.join(lacking)}")

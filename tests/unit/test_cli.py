@@ -11,7 +11,7 @@ def test_the_version_is_told():
 
 
 @pytest.mark.parametrize(
-    "command", ["render", "build", "smoke", "audit", "freshness", "bump", "doctor", "try"]
+    "command", ["render", "build", "smoke", "audit", "freshness", "bump", "bisect", "doctor", "try"]
 )
 def test_every_command_takes_pins(command):
     assert "--pins" in builder(command, "--help").stdout
