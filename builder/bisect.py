@@ -9,7 +9,7 @@ from pathlib import Path
 from builder import bisect_history, bisect_state, git, paths, pins, render
 from builder.bisect_book import Book, LimitError
 from builder.bisect_judges import Case, Stages, judge, wants_image
-from builder.bisect_report import WORDS, BisectReport, Outcome
+from builder.bisect_report import WORDS, BisectReport, Outcome, counted
 from builder.bisect_search import Position, Verdict, narrow
 from builder.bisect_state import Question, State
 from builder.commits import Commit
@@ -17,7 +17,7 @@ from builder.errors import RefNotFoundError, RemoteUnavailableError, UsageError
 from builder.locks import locked
 from builder.model import Pins
 from builder.pins_problems import suggestion
-from builder.progress import Progress
+from builder.progress import Progress, WarnOnce
 
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _TWO_PARENTS = 2
@@ -65,6 +65,7 @@ def bisect(
     RefNotFoundError for a ref, and what `bisect_judges.judge` raises.
     """
     git.require()
+    progress = WarnOnce(progress)
     case = _case(everything, request, results)
     file = bisect_state.path(results, request.fork).resolve()
     key = hashlib.sha256(str(file).encode()).hexdigest()[:16]
@@ -158,15 +159,14 @@ class _Trail:
 def _run(trail: _Trail, book: Book, case: Case, request: Request, progress: Progress) -> Outcome:
     """Judge commits until the answer is known or a limit is reached."""
     book.close(answered=False)
+    again = f"the same command{', without --restart,' if request.restart else ''} goes on"
     try:
         outcome = _search(trail, book, case.remote, request, progress)
     except LimitError as limit:
-        trail.notes.append(f"stopped by {limit}; the same command goes on")
+        trail.notes.append(f"stopped by {limit}; {again}")
         outcome = "stopped"
     except BaseException:
-        progress.warn(
-            f"stopped, {book.judged_now} commits judged in this run: the same command goes on"
-        )
+        progress.warn(f"stopped after {counted(book.judged_now, 'step')}; {again}")
         raise
     book.close(answered=outcome != "stopped")
     return outcome
@@ -209,8 +209,8 @@ def _narrowed(trail: _Trail, book: Book, progress: Progress) -> Position:
     while (position := narrow([*known], book.verdicts)).next:
         one = known[position.next]
         progress.step(
-            f"{len(position.suspects)} commits left, about {position.steps_left} steps: "
-            f"judge {one.commit[:9]} {one.subject}"
+            f"{counted(len(position.suspects), 'commit')} left, about "
+            f"{counted(position.steps_left, 'step')}: judge {one.commit[:9]} {one.subject}"
         )
         found = book.judge(one.commit)
         progress.step(f"{one.commit[:9]} {WORDS[found.verdict]} {found.headline}".rstrip())
@@ -296,4 +296,5 @@ def _setup(case: Case) -> str:
     cuda = f", CUDA {base.cuda.version}" if base.cuda else ""
     words = [shlex.quote(f"-D{name}={value}") for name, value in options.items()]
     command = " \\\n    ".join(["cmake -S . -B build -G Ninja", *words])
-    return f"# {base.compiler.cxx}{cuda}\n{command}\ncmake --build build --target llama-server"
+    title = f"# base {variant.base}: {base.compiler.cxx}{cuda}"
+    return f"{title}\n{command}\ncmake --build build --target llama-server"

@@ -102,9 +102,7 @@ def judge(case: Case, commit: str, stages: Stages, progress: Progress) -> Judged
     """
     started = time.monotonic()
     try:
-        found = _ask(case, commit, stages, progress)
-    except RefNotFoundError as error:
-        found = _Found("skip", "fetch", f"{error.what}\n{error.why}".strip())
+        found = _not_there(case, commit, progress) or _ask(case, commit, stages, progress)
     except BuildFailedError as error:
         if not error.commits_fault:
             raise
@@ -121,6 +119,22 @@ class _Found:
     stage: str
     reason: str = ""
     log: str = ""
+
+
+def _not_there(case: Case, commit: str, progress: Progress) -> _Found | None:
+    """A skip for a commit whose tree the remote does not give out."""
+    try:
+        with _tree(case.remote, commit, progress):
+            return None
+    except RefNotFoundError as error:
+        return _Found("skip", "fetch", f"{error.what}\n{error.why}".strip())
+
+
+@contextlib.contextmanager
+def _tree(remote: git.Remote, commit: str, progress: Progress) -> Iterator[Path]:
+    """The fork's work tree at the commit, to ourselves."""
+    with locked(remote.cache("checkout"), f"another build of fork {remote.fork}", progress):
+        yield git.checkout(remote, commit, progress)[0]
 
 
 def _ask(case: Case, commit: str, stages: Stages, progress: Progress) -> _Found:
@@ -172,25 +186,24 @@ def _run(case: Case, commit: str, image: str, progress: Progress) -> _Found:
     https://git-scm.com/docs/git-bisect#_bisect_run
     """
     words = [word.replace(IMAGE, image).replace(COMMIT, commit) for word in case.command]
-    remote = case.remote
-    log = case.results / "build" / "logs" / f"bisect-{remote.fork}-{commit[:9]}.log"
+    log = case.results / "build" / "logs" / f"bisect-{case.remote.fork}-{commit[:9]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with locked(remote.cache("checkout"), f"another build of fork {remote.fork}", progress):
-        tree, _ = git.checkout(remote, commit, progress)
+    with _tree(case.remote, commit, progress) as tree:
         progress.step(f"run {shlex.join(words)}")
         code = _exit_code(words, tree, log)
     if code == 0:
         return _Found("good", "run", log=str(log))
     tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-    reason = "\n".join([f"exit code {code}", *tail])
+    how = f"exit code {code}" if code > 0 else f"signal {-code}"
     if not 0 < code <= _LAST_BAD:
-        how = f"exit code {code}" if code > 0 else f"signal {-code}"
         raise AbortedError(
             f"{words[0]} ended with {how} at {commit[:9]}: the commit is not judged",
             why="\n".join(tail),
             hint=f"the log: {log}",
         )
-    return _Found("skip" if code == _CANNOT_TELL else "bad", "run", reason, str(log))
+    return _Found(
+        "skip" if code == _CANNOT_TELL else "bad", "run", "\n".join([how, *tail]), str(log)
+    )
 
 
 def _exit_code(words: list[str], tree: Path, log: Path) -> int:

@@ -68,15 +68,15 @@ class BisectReport:
     @property
     def headline(self) -> str:
         """The answer in one line."""
-        left = f"{_counted(len(self.suspects))} left, about {_steps(self.steps_left)}"
+        left = counted(len(self.suspects), "commit")
+        about = f"about {counted(self.steps_left, 'step')}"
         nothing = f"nothing to find: {self.what}"
         if self.first_bad:
             return f"{_short(self.first_bad)} is the first bad commit: {self.what} fails"
         return {
-            "planned": f"{_counted(self.commits)} to search, about {_steps(self.steps_left)}",
-            "range": f"the first bad commit is one of {_counted(len(self.suspects))}, of which "
-            "those before the last can't be judged",
-            "stopped": f"not found yet: {left}",
+            "planned": f"{left} of {self.commits} to search, {about}",
+            "range": f"the first bad commit is among {left}: no more of them can be judged",
+            "stopped": f"not found yet: {left} left, {about}",
             "bad-is-good": f"{nothing} passes at {self.bad[:9]}, said to be bad",
             "good-is-bad": f"{nothing} fails at {self.good[:9]}, said to be good",
             "end-not-judged": "not searched: one of the two ends can't be judged",
@@ -96,6 +96,11 @@ class BisectReport:
     def issue(self) -> str:
         """Markdown for the fork, its first line the title; empty without a commit to tell of."""
         return _issue(self) if self.outcome in {"found", "range"} and self.evidence else ""
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def to_json(report: BisectReport) -> str:
@@ -119,8 +124,8 @@ def to_text(report: BisectReport) -> str:
     counts = [f"{n} {v}" for v in ("good", "bad", "skip") if (n := _count(report, v))]
     if counts:
         lines.append(
-            f"  judged     {', '.join(counts)} of {_counted(report.commits)}, "
-            f"{_steps(report.steps)} in this run"
+            f"  judged     {', '.join(counts)} of {counted(report.commits, 'commit')}, "
+            f"{counted(report.steps, 'step')} in this run"
         )
     if report.stat:
         lines += ["", *(f"  {line.strip()}" for line in report.stat.splitlines())]
@@ -145,7 +150,7 @@ def _suspects(report: BisectReport) -> list[str]:
 
 def _issue(report: BisectReport) -> str:
     web, evidence, first = markdown.web(report.url), report.evidence, report.first_bad
-    since = first.commit[:9] if first else f"one of {_counted(len(report.suspects))}"
+    since = first.commit[:9] if first else f"one of {counted(len(report.suspects), 'commit')}"
     lines = [f"# {_title(report)} since {since}", ""]
     if first:
         lines += [f"First bad commit: {_entry(first, web)}", ""]
@@ -156,15 +161,15 @@ def _issue(report: BisectReport) -> str:
         ]
         lines += [f"- {_entry(one, web)}" for one in report.suspects[-_LISTED:]]
         more = len(report.suspects) - _LISTED
-        lines += [*([f"- and {_counted(more)} before them"] if more > 0 else []), ""]
+        lines += [*([f"- and {counted(more, 'commit')} before them"] if more > 0 else []), ""]
     lines += [
         f"It came in by the merge {_entry(one, web)}" for one in report.merges if one != first
     ]
     if report.last_good:
         known = _known(report, report.last_good)
-        lines += [f"The commit before it, {markdown.link(report.last_good, web)}, is {known}.", ""]
+        lines += [f"The commit before it, {markdown.link(report.last_good, web)}, was {known}.", ""]
     if evidence and evidence.reason:
-        lines += [f"What {evidence.stage} said at {evidence.commit[:9]}:", ""]
+        lines += [f"What the {evidence.stage} said at {evidence.commit[:9]}:", ""]
         lines += [markdown.block(evidence.reason), ""]
     if report.setup:
         lines += ["Built as", "", markdown.block(report.setup), ""]
@@ -173,7 +178,7 @@ def _issue(report: BisectReport) -> str:
     if report.stat:
         lines += ["What the commit changes:", "", markdown.block(report.stat), ""]
     lines += [
-        f"Found by a bisect along first parents, {_counted(report.commits)} from "
+        f"Found by `builder bisect` along first parents, {counted(report.commits, 'commit')} from "
         f"{markdown.link(report.good, web)} to {markdown.link(report.bad, web)}, "
         f"{len(report.judged)} of them judged.",
         *(f"Note: {note}." for note in report.notes),
@@ -186,7 +191,7 @@ def _title(report: BisectReport) -> str:
     if report.stage == "build":
         return "The build fails"
     if report.stage == "run":
-        return f"{report.command[0].rpartition('/')[2]} fails"
+        return "A check fails"
     failed = report.evidence.reason.splitlines() if report.evidence else []
     probes = ", ".join(line.partition(":")[0] for line in failed)
     return f"llama-server fails a smoke test ({probes})"
@@ -194,7 +199,7 @@ def _title(report: BisectReport) -> str:
 
 def _known(report: BisectReport, commit: str) -> str:
     judged = any(one.commit == commit and one.verdict == "good" for one in report.judged)
-    return "judged good" if judged else "taken as good, not judged"
+    return "judged good" if judged else "taken as good and not judged"
 
 
 def _count(report: BisectReport, verdict: str) -> int:
@@ -208,11 +213,3 @@ def _entry(commit: Commit, web: str | None) -> str:
 
 def _short(commit: Commit) -> str:
     return f"{commit.commit[:9]} {commit.date[:10]} {commit.subject}"
-
-
-def _counted(number: int) -> str:
-    return f"{number} commit{'' if number == 1 else 's'}"
-
-
-def _steps(number: int) -> str:
-    return f"{number} step{'' if number == 1 else 's'}"
