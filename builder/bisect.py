@@ -273,7 +273,7 @@ def _report(
         notes=trail.notes,
         setup=_setup(case),
         state=str(bisect_state.path(case.results, question.fork)),
-        duration_s=book.seconds,
+        duration_s=round(book.seconds, 2),
     )
 
 

@@ -42,7 +42,7 @@ class Book:
     @property
     def seconds(self) -> float:
         """How long it has been open."""
-        return round(time.monotonic() - self._opened, 2)
+        return time.monotonic() - self._opened
 
     def get(self, commit: str) -> Judged | None:
         """What is known of a commit."""

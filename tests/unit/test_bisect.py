@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -318,26 +319,30 @@ def test_a_remote_that_stops_answering_loses_no_verdict(fork):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_and_keeps_the_verdicts(fork, number):
     # The third commit is judged until somebody ends it.
+    pipe = fork.script.with_name("pipe")
+    os.mkfifo(pipe)
     fork.judged_by(
         "import os, pathlib, signal, sys\n"
         f"asked = pathlib.Path({str(fork.asked)!r})\n"
-        "asked.open('a').write(f'{os.getpid()}\\n')\n"
-        "len(asked.read_text().split()) == 3 and signal.pause()\n"
+        "asked.open('a').write('asked\\n')\n"
+        "if len(asked.read_text().split()) == 3:\n"
+        f"    open({str(pipe)!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
+        "    signal.pause()\n"
         "sys.exit('bad' in pathlib.Path('notes.md').read_text())\n"
     )
+    reading = os.open(pipe, os.O_RDWR)
     words = ["bisect", "tiny", "--good", fork.commits[0], "--bad", "master", "--pins", fork.file]
     words += ["--run", " ".join(fork.command)]
     running = start_builder(*words)
-    runs = (line for line in running.stderr if "run " in line)
-    assert all(next(runs, None) for _ in range(3))
-    while len(fork.asked.read_text().split()) < 3:
-        assert running.poll() is None
+    assert select.select([reading], [], [], 120)[0]
+    process = int(os.read(reading, 20))
+    os.close(reading)
     running.send_signal(number)
     _, rest = running.communicate(timeout=60)
     assert running.returncode == 130, rest
     assert "stopped after 2 steps; the same command goes on" in rest
     with pytest.raises(ProcessLookupError):
-        os.kill(int(fork.asked.read_text().split()[-1]), 0)
+        os.kill(process, 0)
     assert len(fork.state().judged) == 2
     result = builder(*words)
     assert (result.returncode, "number 10 is the first bad" in result.stdout) == (0, True)
