@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -30,7 +31,8 @@ PROBES = (*CONTRACT, "kv", "offload", "thinking_by_request")
 _PREFIX = "probe:"
 _CANNOT_TELL = 125
 _LAST_BAD = 127
-_TAIL_LINES = 10
+_ERROR = re.compile(r"(?i)\berror\b")
+_LINES = 10
 _PATIENCE_S = 10.0
 
 
@@ -193,17 +195,23 @@ def _run(case: Case, commit: str, image: str, progress: Progress) -> _Found:
         code = _exit_code(words, tree, log)
     if code == 0:
         return _Found("good", "run", log=str(log))
-    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+    told = _telling(log.read_text(encoding="utf-8", errors="replace").splitlines())
     how = f"exit code {code}" if code > 0 else f"signal {-code}"
     if not 0 < code <= _LAST_BAD:
         raise AbortedError(
             f"{words[0]} ended with {how} at {commit[:9]}: the commit is not judged",
-            why="\n".join(tail),
+            why="\n".join(told),
             hint=f"the log: {log}",
         )
     return _Found(
-        "skip" if code == _CANNOT_TELL else "bad", "run", "\n".join([how, *tail]), str(log)
+        "skip" if code == _CANNOT_TELL else "bad", "run", "\n".join([how, *told]), str(log)
     )
+
+
+def _telling(lines: list[str]) -> list[str]:
+    """The first error and what follows it; the end of the output where none is named."""
+    first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), len(lines))
+    return lines[min(first, max(0, len(lines) - _LINES)) :][:_LINES]
 
 
 def _exit_code(words: list[str], tree: Path, log: Path) -> int:

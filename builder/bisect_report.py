@@ -1,6 +1,7 @@
 """What a bisect found, as a value, for people and machines, and as an issue for the fork."""
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -86,7 +87,7 @@ class BisectReport:
     def what(self) -> str:
         """What fails, in words."""
         if self.stage == "run":
-            return f"`{' '.join(self.command)}`"
+            return f"`{shlex.join(self.command)}`"
         of = f" of {self.variant}"
         if self.stage.startswith("probe:"):
             return f"the probe {self.stage.removeprefix('probe:')}{of}"
@@ -174,7 +175,7 @@ def _issue(report: BisectReport) -> str:
     if report.setup:
         lines += ["Built as", "", markdown.block(report.setup), ""]
     if report.command:
-        lines += ["Judged by", "", markdown.block(" ".join(report.command)), ""]
+        lines += ["Judged by", "", markdown.block(shlex.join(report.command)), ""]
     if report.stat:
         lines += ["What the commit changes:", "", markdown.block(report.stat), ""]
     lines += [
