@@ -124,6 +124,18 @@ def test_a_bad_end_that_would_be_the_answer_is_judged(fork):
     assert (report.first_bad.commit, fork.numbers()[-1]) == (fork.commits[10], 10)
 
 
+def test_what_a_commit_changes_is_told_though_its_parent_was_never_judged(fork):
+    report = fork.bisect(good=fork.commits[9], bad=fork.commits[10])
+    assert fork.numbers() == [10]
+    assert "1 file changed" in report.stat
+
+
+def test_the_first_error_is_told_and_not_only_the_end_of_the_output(fork):
+    fork.judged_by("print('a.c:1: error: x'); print('noise\\n' * 50); raise SystemExit(1)")
+    reason = fork.bisect(good=fork.commits[0], bad=fork.commits[1]).evidence.reason
+    assert reason.splitlines()[:2] == ["exit code 1", "a.c:1: error: x"]
+
+
 def test_a_bad_end_that_is_good_is_no_answer(fork):
     report = fork.bisect(bad=fork.commits[9])
     assert (report.outcome, report.exit_code, report.issue) == ("bad-is-good", 1, "")
@@ -575,6 +587,17 @@ def test_a_commit_that_the_remote_does_not_give_out_is_skipped(fork, monkeypatch
     assert report.first_bad.commit == fork.commits[10]
     skipped = [one for one in report.judged if one.verdict == "skip"]
     assert [(one.commit, one.stage) for one in skipped] == [(gone, "fetch")]
+
+
+def test_a_warning_that_each_step_repeats_is_told_once(fork):
+    machine, progress = Machine(fork), Recorder()
+
+    def build(pins, request, results, progress):
+        progress.warn("no hub")
+        return machine.build(pins, request, results, progress)
+
+    fork.bisect(progress, stages=Stages(build, never, machine.tags.discard), command=())
+    assert progress.warnings == ["no hub"]
 
 
 # --- What is told ---------------------------------------------------------------------------------

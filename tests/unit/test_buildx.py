@@ -217,6 +217,35 @@ def test_a_full_disk_is_told_with_what_frees_it(tmp_path, progress, event):
     assert "docker builder prune" in found.hint
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        log("/src/a.cpp:1:2: error: 'x' was not declared in this scope\n"),
+        {"vertexes": [VERTEX | {"error": "process did not complete: exit code: 1"}]},
+    ],
+)
+def test_what_the_tree_holds_is_to_blame(tmp_path, progress, event):
+    run = follow(tmp_path, progress, {"vertexes": [VERTEX]}, event)
+    assert buildx._failure(run, Path("build.log")).of_source
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        log("No space left on device\n"),
+        log("c++: fatal error: Killed signal terminated program cc1plus\n"),
+        log("nvcc error   : 'cicc' died due to signal 9 (Kill signal)\n"),
+        {"vertexes": [VERTEX | {"error": "process did not complete: exit code: 137"}]},
+        {"vertexes": [VERTEX | {"name": "[devel 2/2] RUN apt-get update && …", "error": "100"}]},
+    ],
+    ids=["disk", "cc1plus killed", "cicc killed", "shell killed", "packages"],
+)
+def test_what_the_machine_lacks_is_not_the_trees_fault(tmp_path, progress, event):
+    begun = {"vertexes": [{**VERTEX, **vertex} for vertex in event.get("vertexes", [VERTEX])]}
+    run = follow(tmp_path, progress, begun, event)
+    assert not buildx._failure(run, Path("build.log")).of_source
+
+
 def test_a_buildx_that_never_began_is_the_engines_failure(tmp_path, progress):
     run = follow(tmp_path, progress, {"text": "ERROR: Cannot connect to the Docker daemon"})
     failure = buildx._failure(run, Path("build.log"))
