@@ -33,6 +33,7 @@ _CANNOT_TELL = 125
 _LAST_BAD = 127
 _ERROR = re.compile(r"(?i)\berror\b")
 _LINES = 10
+_WIDTH = 300
 _PATIENCE_S = 10.0
 
 
@@ -211,7 +212,8 @@ def _run(case: Case, commit: str, image: str, progress: Progress) -> _Found:
 def _telling(lines: list[str]) -> list[str]:
     """The first error and what follows it; the end of the output where none is named."""
     first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), len(lines))
-    return lines[min(first, max(0, len(lines) - _LINES)) :][:_LINES]
+    told = lines[min(first, max(0, len(lines) - _LINES)) :][:_LINES]
+    return [line[:_WIDTH] for line in told]
 
 
 def _exit_code(words: list[str], tree: Path, log: Path) -> int:
