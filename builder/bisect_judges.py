@@ -175,10 +175,9 @@ def _smoked(report: SmokeReport, stage: str) -> _Found:
         for finding in asked
         if finding.status == "unproven" and (one or finding.probe in report.missing)
     ]
-    said = "\n".join(
-        f"{each.probe}: expected {each.expected}; observed {each.observed}"
-        for each in failed or unsure
-    )
+    told = failed or unsure
+    lines = [f"{each.probe}: expected {each.expected}; observed {each.observed}" for each in told]
+    said = "\n".join(line.replace("\n", " ") for line in lines)
     verdict: Verdict = "bad" if failed else "skip" if unsure or not asked else "good"
     return _Found(verdict, "smoke", said, report.log)
 

@@ -96,7 +96,8 @@ class BisectReport:
     @property
     def issue(self) -> str:
         """Markdown for the fork, its first line the title; empty without a commit to tell of."""
-        return _issue(self) if self.outcome in {"found", "range"} and self.evidence else ""
+        seen = self.evidence is not None and self.evidence.verdict == "bad"
+        return _issue(self) if seen and self.outcome in {"found", "range"} else ""
 
 
 def counted(number: int, what: str) -> str:
@@ -181,7 +182,7 @@ def _issue(report: BisectReport) -> str:
     lines += [
         f"Found by `builder bisect` along first parents, {counted(report.commits, 'commit')} from "
         f"{markdown.link(report.good, web)} to {markdown.link(report.bad, web)}, "
-        f"{len(report.judged)} of them judged.",
+        f"{len(report.judged)} judged.",
         *(f"Note: {note}." for note in report.notes),
         "",
     ]

@@ -426,6 +426,8 @@ def bisect(
         )
     if issue and report.issue:
         bisect_report.write_issue(report, issue)
+    elif issue:
+        console.tell(f"{issue} is not written: no commit is known to be bad")
     console.say(bisect_report.to_json(report) if json else bisect_report.to_text(report))
     if report.exit_code:
         raise typer.Exit(report.exit_code)

@@ -172,6 +172,12 @@ def test_a_range_is_told_commit_by_commit_and_as_an_issue(fork):
     assert report.issue.startswith("# A check fails since one of 2 commits\n")
 
 
+def test_a_bad_end_that_cannot_be_judged_is_nothing_to_tell_the_fork(fork):
+    fork.grow("broken")
+    report = fork.bisect(good=fork.commits[12])
+    assert (report.outcome, report.issue) == ("range", "")
+
+
 # --- Merges ---------------------------------------------------------------------------------------
 
 
