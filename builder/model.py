@@ -183,9 +183,13 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What an image must have passed before it gets a published name."""
+    """What an image must have passed before it gets a published name.
+
+    `repository` is where: `host/name`, without a tag; None: nothing is published.
+    """
 
     require: list[Requirement]
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

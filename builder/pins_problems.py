@@ -15,6 +15,7 @@ from builder.model import (
     Bootstrap,
     Fork,
     Pins,
+    Policy,
     Profile,
     Source,
     Variant,
@@ -25,6 +26,9 @@ _SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHORT = re.compile(r"[0-9a-f]{7,40}")
 _IMAGE = re.compile(r"[a-z0-9.:/_-]+(:[\w.-]+)?@sha256:[0-9a-f]{64}")
+_REPOSITORY = re.compile(
+    r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+)(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+)
 _GIT_URL = re.compile(r"(https://|ssh://|file:///|\w[\w.-]*@[\w.-]+:)[\w.:/@%+~-]+")
 _BRANCH = re.compile(r"\w[\w./+-]*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -73,9 +77,23 @@ def problems(pins: Pins) -> Iterator[Problem]:
     if pins.policy.default_variant not in pins.variants:
         default = pins.policy.default_variant
         yield "policy.default_variant", _unknown("variant", default, pins.variants)
+    yield from _at("policy", _policy_problems(pins.policy))
+
+
+def _policy_problems(policy: Policy) -> Iterator[Problem]:
     for key in ("max_days", "max_commits"):
-        if getattr(pins.policy, key) < 1:
-            yield f"policy.{key}", "must be at least 1"
+        if getattr(policy, key) < 1:
+            yield key, "must be at least 1"
+    for path in policy.alert_paths:
+        # Such a pattern meets no file, and nobody would notice.
+        if not path or path.startswith("/") or not {"..", "."}.isdisjoint(path.split("/")):
+            yield "alert_paths", f"{path!r} is no path in a fork's tree, such as 'src/llama-kv*'"
+    repository = policy.release.repository
+    if repository is not None and not _REPOSITORY.fullmatch(repository):
+        yield (
+            "release.repository",
+            f"{repository!r} is not host/name, without a tag, such as 'ghcr.io/me/llama'",
+        )
 
 
 def _release_problems(release: Source | Wheel) -> Iterator[Problem]:

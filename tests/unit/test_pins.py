@@ -57,6 +57,42 @@ BAD = [
     ),
     (
         "[policy]",
+        "max_days = 14",
+        'max_days = "14"',
+        "policy.max_days: Input should be a valid integer, not '14'",
+    ),
+    (
+        "[policy]",
+        "max_commits = 50",
+        "max_commits = 50.0",
+        "policy.max_commits: Input should be a valid integer, not 50.0",
+    ),
+    *(
+        (
+            "[policy]",
+            'alert_paths = ["src/llama-kv-cache*", "ggml/src/*turbo-quant*"]',
+            f'alert_paths = ["src/*", "{path}"]',
+            f"policy.alert_paths: '{path}' is no path in a fork's tree",
+        )
+        for path in ("", "/src/x", "../x", "src/../x", "./src", "src/..")
+    ),
+    *(
+        (
+            "[policy.release]",
+            'require = ["contract", "audit"]',
+            f'require = []\nrepository = "{name}"',
+            f"policy.release.repository: '{name}' is not host/name, without a tag",
+        )
+        for name in ("llama", "me/llama", "ghcr.io/me/llama:x", "https://ghcr.io/me/x", "ghcr.io/")
+    ),
+    (
+        "[forks.mainline]",
+        "build_number = 8993",
+        'build_number = "8993"',
+        "forks.mainline.build_number: Input should be a valid integer, not '8993'",
+    ),
+    (
+        "[policy]",
         '"spiritbuun-',
         '"spiritbun-',
         "policy.default_variant: "
