@@ -569,7 +569,9 @@ def freshness(
         list[str] | None,
         typer.Argument(metavar="[FORK]...", help="Default: the default variant's."),
     ] = None,
-    whole: Annotated[bool, typer.Option("--all", help="Every fork.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Every fork, base, source and published image.")
+    ] = False,
     github_summary: Annotated[
         bool, typer.Option("--github-summary", help="Markdown too, for $GITHUB_STEP_SUMMARY.")
     ] = False,
@@ -579,14 +581,15 @@ def freshness(
     json: Json = False,
     pins_file: PinsFile = None,
 ) -> None:
-    """How far pins are behind their forks: exit 0 fresh, 1 stale, 6 if one could not be judged."""
+    """How far pins are behind: exit 0 fresh, 1 stale, 6 if one could not be judged."""
     from builder import freshness as looks
     from builder import freshness_report, github
 
     everything, _ = _load(pins_file)
     names = looks.chosen(everything, forks or [], whole=whole)
     with console.progress() as progress:
-        report = looks.look(everything, names, github.from_environment(), progress)
+        host = github.from_environment()
+        report = looks.look(everything, names, host, progress, whole=whole)
     if badge:
         freshness_report.write_badge(report, badge)
     if github_summary:
@@ -604,10 +607,15 @@ def _show_freshness(report: "FreshnessReport") -> None:
 
     console.say(report.headline)
     console.table(freshness_report.rows(report), header=freshness_report.HEADER)
-    groups = freshness_report.group_rows(report)
-    if groups:
-        console.say("")
-        console.table(groups, header=freshness_report.GROUP_HEADER)
+    for rows, header in (
+        (freshness_report.part_rows(report), freshness_report.PART_HEADER),
+        (freshness_report.group_rows(report), freshness_report.GROUP_HEADER),
+    ):
+        if rows:
+            console.say("")
+            console.table(rows, header=header)
+    for what in report.not_asked:
+        console.tell(f"not asked: {what}")
 
 
 @app.command(name="try")

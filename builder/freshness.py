@@ -1,14 +1,15 @@
-"""`builder freshness`: how far each pin is behind its fork, and whether it is still there."""
+"""`builder freshness`: how far each pin is behind, and whether it is still there."""
 
 import contextlib
 import datetime
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
 
-from builder import commits, git, github, pins
+from builder import commits, freshness_parts, git, github, paths, pins
 from builder.errors import BuilderError, RefNotFoundError, UsageError
 from builder.freshness_report import Drift, Failure, ForkReport, Reason, Report, Upstream
 from builder.model import Fork, Pins, Policy
@@ -19,6 +20,7 @@ MAINLINE = "mainline"
 """The fork of pins.toml that the others are made from; it has no merges of itself."""
 
 _SHOWN_BRANCHES = 3
+_UNPUBLISHED = "published images: pins.toml has no policy.release.repository"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +49,63 @@ def chosen(everything: Pins, names: list[str], *, whole: bool) -> list[str]:
     return list(dict.fromkeys(names)) or [pins.variant(everything, None)[1].fork]
 
 
-def look(everything: Pins, names: list[str], host: github.Github, progress: Progress) -> Report:
-    """Ask the forks side by side. One that does not answer is in the report, as unknown.
+def look(
+    everything: Pins,
+    names: list[str],
+    host: github.Github,
+    progress: Progress,
+    *,
+    whole: bool = False,
+) -> Report:
+    """Ask the forks side by side; `whole`: and bases, sources and published images with them.
 
-    Raises EngineError when git is missing.
+    What does not answer is in the report, as unknown. Raises EngineError when git is missing.
     """
     git.require()
-    progress.step(f"ask {len(names)} fork{'s' * (len(names) != 1)}")
-    with ThreadPoolExecutor(max_workers=len(names)) as workers:
+    questions = freshness_parts.questions(everything) if whole else []
+    others = f" and {len(questions)} others" * bool(questions)
+    progress.step(f"ask {len(names)} fork{'s' * (len(names) != 1)}{others}")
+    with ThreadPoolExecutor(max_workers=len(names) + len(questions)) as workers:
+        asked = [workers.submit(question) for question in questions]
         found = [
             workers.submit(_look, name, everything.forks[name], everything.policy, host, progress)
             for name in names
         ]
-        reports = tuple(one.result() for one in found)
+        forks = [one.result() for one in found]
+        parts = tuple(one.result() for one in asked)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Report(checked=now, forks=reports)
+    unasked = [_UNPUBLISHED] if whole and everything.policy.release.repository is None else []
+    if whole:
+        forks = _against_mainline(forks, progress)
+    return Report(checked=now, forks=tuple(forks), parts=parts, not_asked=tuple(unasked))
+
+
+def _against_mainline(reports: list[ForkReport], progress: Progress) -> list[ForkReport]:
+    """The reports with how far each fork's last merge is behind mainline, by mainline's history.
+
+    Where that history does not come, `behind` stays unknown; mainline's own row says why.
+    """
+    mainline = next((one for one in reports if one.fork == MAINLINE), None)
+    merged = [one for one in reports if one.drift is not None and one.drift.upstream is not None]
+    if mainline is None or mainline.url is None or mainline.head is None or not merged:
+        return reports
+    remote = git.Remote(MAINLINE, mainline.url)
+    with _locked(remote), contextlib.suppress(BuilderError):
+        history = git.Branch(remote)
+        if not history.holds(mainline.head):
+            progress.step(f"fetch the history of {remote.url}")
+            history.fetch(mainline.branch)
+        return [_behind_mainline(one, history, mainline.head) for one in reports]
+    return reports
+
+
+def _behind_mainline(report: ForkReport, history: git.Branch, head: str) -> ForkReport:
+    drift = report.drift
+    if drift is None or drift.upstream is None or not history.holds(drift.upstream.merged):
+        return report
+    behind = history.count(f"{drift.upstream.merged}..{head}")
+    upstream = replace(drift.upstream, behind=behind)
+    return replace(report, drift=replace(drift, upstream=upstream))
 
 
 def _look(
@@ -79,12 +123,32 @@ def _look(
             report,
             head=heads.commit,
             default_branch=heads.default_branch,
+            default_was=_default_was(asked, heads.default_branch),
             moved_to=heads.moved_to,
         )
         report = judged(report, _drift(asked, heads, policy, host, progress), policy)
     except BuilderError as error:
         report = replace(report, failure=Failure.of(error))
     return _noted(report, page, asked)
+
+
+def _default_was(asked: _Asked, now: str | None) -> str | None:
+    """The default branch when this pin was first looked at here, by a note kept in the cache.
+
+    pins.toml does not tell it: a pinned branch need not be the default one. A machine that never
+    looked knows no other than `now`.
+    """
+    folder = paths.cache() / "default-branches"
+    file = folder / f"{asked.remote.cache('names').parent.name}-{asked.pin[:12]}"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return file.read_text(encoding="utf-8").strip() or now
+    if now is not None:
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):  # what is not kept is not known next time
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(now, encoding="utf-8")
+            temporary.replace(file)
+    return now
 
 
 def _side_by_side(host: github.Github, name: str | None) -> "Future[github.Page] | None":
@@ -121,6 +185,8 @@ def _noted(report: ForkReport, page: "Future[github.Page] | None", asked: _Asked
     if report.moved_to:
         place = f"forks.{asked.name}.url"
         notes.insert(0, f"renamed: write {report.moved_to} into pins.toml, {place}")
+    if asked.branch is not None and report.default_branch not in {None, asked.branch}:
+        notes.append(f"its default branch is another: {report.default_branch}")
     if report.archived:
         notes.append("archived: nothing more will come")
     return replace(report, notes=(*report.notes, *notes))
@@ -150,7 +216,7 @@ def _drift(
 
 def _by_history(asked: _Asked, policy: Policy, progress: Progress) -> Drift:
     """What the branch's own history says. Raises RemoteUnavailableError, RefNotFoundError."""
-    with _locked(asked):
+    with _locked(asked.remote):
         progress.step(f"fetch the history of {asked.remote.url}")
         history = git.Branch(asked.remote)
         head = history.fetch(asked.branch)
@@ -205,7 +271,7 @@ def _upstream_here(asked: _Asked) -> Upstream | None:
     """The same when nothing is fetched: from a history that an earlier run brought."""
     if not asked.remote.cache("names").exists():
         return None
-    with _locked(asked), contextlib.suppress(BuilderError):
+    with _locked(asked.remote), contextlib.suppress(BuilderError):
         history = git.Branch(asked.remote)
         if history.holds(asked.pin):
             return _upstream(asked, history, asked.pin)
@@ -247,6 +313,9 @@ def _reasons(report: ForkReport, drift: Drift, policy: Policy) -> list[Reason]:
     if drift.pin == "branch gone":
         default = f"; the default branch is {report.default_branch}" * bool(report.default_branch)
         found.append(Reason("branch gone", f"there is no branch {report.branch}{default}"))
+    if report.default_was not in {None, report.default_branch}:
+        was, now = report.default_was, report.default_branch
+        found.append(Reason("default_branch", f"the default branch was {was}, and is {now} now"))
     if drift.pin == "orphaned":
         found.append(Reason("orphaned", _orphaned(report, drift)))
     days, behind = drift.days_behind, drift.commits_behind
@@ -281,8 +350,8 @@ def _rfc3339(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _locked(asked: _Asked) -> FileLock:
+def _locked(remote: git.Remote) -> FileLock:
     """One history a fork: a second look at it waits for the first."""
-    folder: Path = asked.remote.cache("names")
+    folder: Path = remote.cache("names")
     folder.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{folder}.lock")

@@ -1,4 +1,4 @@
-"""What a look at the forks found, as values and as the formats that people and machines read."""
+"""What a look at the pins found, as values and as the formats that people and machines read."""
 
 import json
 import re
@@ -9,11 +9,29 @@ from typing import Any, Literal
 from builder.commits import Group
 from builder.errors import BuilderError
 
-Verdict = Literal["fresh", "stale", "unknown", "unpinned"]
+Verdict = Literal["fresh", "stale", "unknown", "unpinned", "unpublished"]
 PinState = Literal["head", "on branch", "orphaned", "branch gone"]
+
+Rule = Literal[
+    "branch gone",
+    "default_branch",
+    "orphaned",
+    "max_days",
+    "max_commits",
+    "alert_paths",
+    "digest",
+    "end_of_life",
+    "gone",
+    "yanked",
+    "other_file",
+    "newer_version",
+    "not_published",
+    "other_commit",
+]
 
 NO = 1
 UNAVAILABLE = 6
+_COMMIT_DIGITS = 40
 
 _COLOURS = {"fresh": "brightgreen", "stale": "orange", "unknown": "lightgrey"}
 
@@ -22,7 +40,7 @@ _COLOURS = {"fresh": "brightgreen", "stale": "orange", "unknown": "lightgrey"}
 class Reason:
     """A rule that makes a pin stale, and the figures by which it does."""
 
-    rule: Literal["branch gone", "orphaned", "max_days", "max_commits", "alert_paths"]
+    rule: Rule
     text: str
 
 
@@ -45,7 +63,8 @@ class Upstream:
     """A fork against mainline, from its own history: its last merge of it, by commit and date.
 
     `merged` is the commit of mainline that it merged; `ahead` the fork's commits that mainline had
-    not then, without merges, `since` those of them after the merge.
+    not then, without merges, `since` those of them after the merge. `behind` counts what mainline
+    has had since `merged`, by mainline's own history; None: mainline was not asked.
     """
 
     merge: str
@@ -53,6 +72,7 @@ class Upstream:
     merged: str
     ahead: int
     since: int
+    behind: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +99,10 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class ForkReport:
-    """One fork. `archived` None: nobody told; `moved_to`: its address, if it is another now."""
+    """One fork. `archived` None: nobody told; `moved_to`: its address, if it is another now.
+
+    `default_was` is the default branch when this pin was first looked at on this machine.
+    """
 
     fork: str
     url: str | None
@@ -89,6 +112,7 @@ class ForkReport:
     verdict: Verdict
     head: str | None = None
     default_branch: str | None = None
+    default_was: str | None = None
     moved_to: str | None = None
     archived: bool | None = None
     drift: Drift | None = None
@@ -98,23 +122,52 @@ class ForkReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PartReport:
+    """A base image, source archive or published image; `places` are where pins.toml names it.
+
+    `pinned` is a digest, version or commit, and `found` the same as it is now; None: not known.
+    `end_of_life` is the last day of a base's updates.
+    """
+
+    kind: Literal["base", "source", "image"]
+    name: str
+    places: tuple[str, ...]
+    pinned: str | None
+    verdict: Verdict
+    found: str | None = None
+    end_of_life: str | None = None
+    reasons: tuple[Reason, ...] = ()
+    failure: Failure | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """All forks that were asked. `checked` is when (RFC 3339, UTC)."""
+    """All that was asked. `checked` is when (RFC 3339, UTC); `parts` come with `--all` only.
+
+    `not_asked` says what could have been looked at and was not, and why.
+    """
 
     checked: str
     forks: tuple[ForkReport, ...]
+    parts: tuple[PartReport, ...] = ()
+    not_asked: tuple[str, ...] = ()
     schema: int = 1
 
     @property
+    def verdicts(self) -> list[Verdict]:
+        """Of forks, then of parts."""
+        return [*(one.verdict for one in self.forks), *(one.verdict for one in self.parts)]
+
+    @property
     def verdict(self) -> Verdict:
-        """The worst of the forks'; those without a pin have none to give."""
-        verdicts = {one.verdict for one in self.forks}
+        """The worst of all; those without a pin have none to give."""
         order: tuple[Verdict, ...] = ("unknown", "stale", "fresh")
-        return next((one for one in order if one in verdicts), "unpinned")
+        return next((one for one in order if one in self.verdicts), "unpinned")
 
     @property
     def exit_code(self) -> int:
-        """0, 1 for a stale pin, 6 for a fork that could not be judged: the worst wins."""
+        """0, 1 for a stale pin, 6 for one that could not be judged: the worst wins."""
         return {"unknown": UNAVAILABLE, "stale": NO}.get(self.verdict, 0)
 
     @property
@@ -124,18 +177,41 @@ class Report:
 
     @property
     def _counts(self) -> str:
-        verdicts = [one.verdict for one in self.forks]
-        words = ("fresh", "stale", "unknown", "unpinned")
-        return ", ".join(f"{verdicts.count(w)} {w}" for w in words if w in verdicts)
+        words: tuple[Verdict, ...] = ("fresh", "stale", "unknown", "unpinned", "unpublished")
+        return ", ".join(f"{self.verdicts.count(w)} {w}" for w in words if w in self.verdicts)
 
 
 HEADER = ("fork", "verdict", "behind", "the pin", "last upstream merge", "why")
+PART_HEADER = ("beside forks", "verdict", "pinned", "now", "why")
 GROUP_HEADER = ("fork", "steps that touch", "steps", "fixes", "newest")
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
     """A line a fork, under HEADER."""
     return [_row(one) for one in report.forks]
+
+
+def part_rows(report: Report) -> list[tuple[str, ...]]:
+    """A line for each part that was asked, under PART_HEADER."""
+    return [
+        (
+            f"{one.kind} {one.name}",
+            one.verdict,
+            _shortened(one.pinned),
+            _shortened(one.found),
+            _why(one),
+        )
+        for one in report.parts
+    ]
+
+
+def _shortened(value: str | None) -> str:
+    """A digest or commit by its first digits, as people compare them."""
+    if value is None:
+        return "–"
+    if value.startswith("sha256:"):
+        return value[:19]
+    return value[:9] if len(value) == _COMMIT_DIGITS else value
 
 
 def group_rows(report: Report) -> list[tuple[str, ...]]:
@@ -156,16 +232,13 @@ def group_rows(report: Report) -> list[tuple[str, ...]]:
 
 def _row(one: ForkReport) -> tuple[str, ...]:
     drift = one.drift
+    return (one.fork, one.verdict, _behind(drift), _pin(one), _upstream(drift), _why(one))
+
+
+def _why(one: ForkReport | PartReport) -> str:
     reasons = [f"{reason.rule}: {reason.text}" for reason in one.reasons]
     failed = [f"{one.failure.what}: {_cause(one.failure)}"] if one.failure else []
-    return (
-        one.fork,
-        one.verdict,
-        _behind(drift),
-        _pin(one),
-        _upstream(drift),
-        "; ".join([*failed, *reasons, *one.notes]).replace("\n", " "),
-    )
+    return "; ".join([*failed, *reasons, *one.notes]).replace("\n", " ")
 
 
 def _cause(failure: Failure) -> str:
@@ -193,6 +266,8 @@ def _upstream(drift: Drift | None) -> str:
         return "–"
     upstream = drift.upstream
     own = f"{upstream.ahead} ahead, {upstream.since} since"
+    if upstream.behind is not None:
+        own = f"{own}, {upstream.behind} behind"
     return f"{upstream.date[:10]} {upstream.merge[:9]}; {own}"
 
 
@@ -226,9 +301,10 @@ def _group(group: Group) -> dict[str, Any]:
 def to_markdown(report: Report) -> str:
     """The report as Markdown for a CI summary."""
     parts = [f"### Pins: {report.headline}", "", *_table(HEADER, rows(report))]
-    groups = group_rows(report)
-    if groups:
-        parts += ["", *_table(GROUP_HEADER, groups)]
+    for header, lines in ((PART_HEADER, part_rows(report)), (GROUP_HEADER, group_rows(report))):
+        if lines:
+            parts += ["", *_table(header, lines)]
+    parts += [f"\nNot asked: {_cell(what)}." for what in report.not_asked]
     return "\n".join([*parts, ""])
 
 
@@ -244,7 +320,7 @@ def _cell(text: str) -> str:
 
 def badge(report: Report) -> dict[str, Any]:
     """What https://shields.io/badges/endpoint-badge shows."""
-    stale = sum(one.verdict == "stale" for one in report.forks)
+    stale = report.verdicts.count("stale")
     message = f"{stale} stale" if report.verdict == "stale" else report.verdict
     return {
         "schemaVersion": 1,

@@ -11,25 +11,17 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from builder import paths
+from builder import paths, web
 from builder.errors import BuilderError, RefNotFoundError, RemoteUnavailableError
 
 if TYPE_CHECKING:
     import requests
 
 _REPOSITORY = re.compile(r"/?(?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
-_TIMEOUT_S = (3.0, 5.0)
-"""To connect, and for each read."""
-_DEADLINE_S = 10.0
-"""For one answer, so that a server which sends a byte now and then is given up."""
-_PATIENCE_S = 2.0
-"""The longest Retry-After that is waited for, once."""
-_LARGEST = 16 * 1024 * 1024
 _LISTED_COMMITS = 250
 _LISTED_FILES = 300
 """More than these a comparison does not list: https://docs.github.com/rest/commits/commits"""
@@ -125,18 +117,14 @@ class Github:
             session.auth = self._sign
             if kept is not None:
                 session.headers["If-None-Match"] = kept.etag
-            status, headers, body = _ask(session, url)
-            wait = _retry_after(headers)
-            if status in {403, 429, 503} and wait is not None and wait <= _PATIENCE_S:
-                time.sleep(wait)
-                status, headers, body = _ask(session, url)
-        if status == 304 and kept is not None:  # noqa: PLR2004
+            told = web.ask(session, url)
+        if told.status == 304 and kept is not None:  # noqa: PLR2004
             return kept.answer
-        if status != 200:  # noqa: PLR2004
-            raise _refusal(url, status, headers)
-        answer = _parse(body)
-        if "ETag" in headers:
-            _Kept(headers["ETag"], answer).keep(url)
+        if told.status != 200:  # noqa: PLR2004
+            raise _refusal(url, told.status, told.headers)
+        answer = _parse(told.body)
+        if "ETag" in told.headers:
+            _Kept(told.headers["ETag"], answer).keep(url)
         return answer
 
 
@@ -184,26 +172,6 @@ class _Kept:
             temporary.unlink(missing_ok=True)  # an answer that is not kept is asked for again
 
 
-def _ask(session: "requests.Session", url: str) -> tuple[int, Mapping[str, str], bytes]:
-    import requests
-    import urllib3
-
-    deadline = time.monotonic() + _DEADLINE_S
-    body = b""
-    try:
-        with session.get(url, timeout=_TIMEOUT_S, stream=True) as response:
-            while chunk := response.raw.read1(65536, decode_content=True):
-                body += chunk
-                if time.monotonic() > deadline or len(body) > _LARGEST:
-                    raise _unexpected(f"no end after {len(body)} bytes")
-            return response.status_code, response.headers, body
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        # Its own text is a paragraph of class names and pool addresses.
-        raise RemoteUnavailableError(
-            f"{url} does not answer", why=f"no whole answer ({type(error).__name__})"
-        ) from error
-
-
 def _parse(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
@@ -221,7 +189,7 @@ def _unexpected(why: str) -> RemoteUnavailableError:
 def _refusal(url: str, status: int, headers: Mapping[str, str]) -> BuilderError:
     if status == 404:  # noqa: PLR2004
         return RefNotFoundError(f"{url}: gone, or private")
-    wait = _retry_after(headers)
+    wait = web.retry_after(headers)
     if headers.get("X-RateLimit-Remaining") == "0":
         why = f"its rate limit is used up {_until(headers.get('X-RateLimit-Reset', ''))}"
     elif wait is not None:
@@ -239,14 +207,3 @@ def _until(reset: str) -> str:
         return time.strftime("until %H:%M UTC", time.gmtime(int(reset)))
     except (ValueError, OverflowError, OSError):
         return "for now"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from a number or a date; None when the server does not say."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None

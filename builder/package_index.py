@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,12 +26,67 @@ _SETTING = re.compile(r"(?P<place>\S+?)\.(?P<key>index-url|cert)='(?P<value>.*)'
 _FITS = re.compile(r"-(none-any|\S*linux\S*_x86_64)\.whl$")
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One source archive on the index. `yanked` is the reason, "" without one; None: it is not.
+
+    `sha256` is None where the index does not tell it.
+    """
+
+    version: str
+    sha256: str | None
+    yanked: str | None
+
+
 def download(pinned: Source | Wheel, kind: Kind, target: Path, progress: Progress) -> None:
     """The pinned release's file as `target`; a wheel is the one for Linux on x86-64.
 
     Raises RemoteUnavailableError when the index does not answer, lacks the file or sends another.
     """
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
+    with _index() as index:
+        url = _find(index, pinned, kind)
+        with index.s.get(url, stream=True, timeout=_TIMEOUT_S) as response:
+            response.raise_for_status()
+            total = int(response.headers.get("Content-Length", 0))
+            digest = _save(response.iter_content(1 << 20), target, total, progress)
+    if digest != pinned.sha256:
+        raise RemoteUnavailableError(
+            f"{url.rpartition('/')[2]} is not the file that pins.toml names",
+            why=f"sha256 is {digest}, pinned is {pinned.sha256}",
+        )
+
+
+def listed(package: str) -> list[Listed]:
+    """The source archives of a package on the index; none of a package that it does not have.
+
+    Raises RemoteUnavailableError when the index does not answer.
+    """
+    from pypi_simple import NoSuchProjectError
+
+    with _index() as index:
+        try:
+            packages = index.get_project_page(package, timeout=_TIMEOUT_S).packages
+        except NoSuchProjectError:
+            return []
+    return [
+        Listed(
+            version=one.version,
+            sha256=one.digests.get("sha256"),
+            yanked=(one.yanked_reason or "") if one.is_yanked else None,
+        )
+        for one in packages
+        if one.package_type == "sdist" and one.version is not None
+    ]
+
+
+@contextmanager
+def _index() -> Iterator["PyPISimple"]:
+    from pypi_simple import (
+        PYPI_SIMPLE_ENDPOINT,
+        PyPISimple,
+        UnsupportedContentTypeError,
+        UnsupportedRepoVersionError,
+    )
     from requests import RequestException
 
     settings = _pip_settings()
@@ -37,20 +94,16 @@ def download(pinned: Source | Wheel, kind: Kind, target: Path, progress: Progres
         if "cert" in settings:
             index.s.verify = settings["cert"]
         try:
-            url = _find(index, pinned, kind)
-            with index.s.get(url, stream=True, timeout=_TIMEOUT_S) as response:
-                response.raise_for_status()
-                total = int(response.headers.get("Content-Length", 0))
-                digest = _save(response.iter_content(1 << 20), target, total, progress)
-        except (RequestException, OSError) as error:
+            yield index
+        except (
+            RequestException,
+            OSError,
+            UnsupportedContentTypeError,
+            UnsupportedRepoVersionError,
+        ) as error:
             raise RemoteUnavailableError(
                 "the package index does not answer", why=str(error), hint="try `pip download`"
             ) from error
-    if digest != pinned.sha256:
-        raise RemoteUnavailableError(
-            f"{url.rpartition('/')[2]} is not the file that pins.toml names",
-            why=f"sha256 is {digest}, pinned is {pinned.sha256}",
-        )
 
 
 def _find(index: "PyPISimple", pinned: Source | Wheel, kind: Kind) -> str:

@@ -235,6 +235,32 @@ def test_a_shallow_repository_is_unknown_until_it_is_whole(fork, tmp_path, progr
     assert one(progress, pinned(shallow.as_uri(), pin)).drift.commits_behind == 2
 
 
+def test_a_default_branch_that_changed_since_the_first_look_is_stale(fork, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    assert one(progress, pinned(fork.url, pin)).verdict == "fresh"
+    fork.git("checkout", "--quiet", "-b", "main")
+    for _ in range(2):  # a second look does not forget it
+        found = one(progress, pinned(fork.url, pin))
+        assert (found.verdict, rules(found)) == ("stale", ["default_branch"])
+    assert found.reasons[0].text == "the default branch was master, and is main now"
+
+
+def test_a_moved_pin_takes_the_default_branch_for_what_it_is(fork, progress):
+    one(progress, pinned(fork.url, fork.git("rev-parse", "HEAD")))
+    fork.git("checkout", "--quiet", "-b", "main")
+    head = fork.add("work")
+    assert one(progress, pinned(fork.url, head, branch="main")).verdict == "fresh"
+
+
+def test_a_pinned_branch_beside_the_default_one_is_a_note_and_no_more(fork, progress):
+    fork.git("checkout", "--quiet", "-b", "session/23")
+    pin = fork.add("own work")
+    fork.git("checkout", "--quiet", "master")
+    for _ in range(2):
+        found = one(progress, pinned(fork.url, pin, branch="session/23"))
+        assert (found.verdict, found.notes) == ("fresh", ("its default branch is another: master",))
+
+
 # --- What came since the pin
 
 
@@ -324,6 +350,55 @@ def test_the_table_tells_the_last_merge_of_mainline(fork, progress):
     _, merge = upstream_merge(fork)
     ((*_, shown, _),) = rows(look(progress, tiny=pinned(fork.url, pin)))
     assert shown == f"2026-05-05 {merge[:9]}; 1 ahead, 0 since"
+
+
+@pytest.fixture
+def both(fork: Moving, tmp_path: Path) -> tuple[dict[str, Fork], Moving]:
+    """A fork that merged mainline once, and mainline, which went two commits on."""
+    pin = fork.add("own")
+    upstream_merge(fork)
+    subprocess.run(["git", "clone", "-q", fork.url, str(tmp_path / "up")], check=True)
+    mainline = object.__new__(Moving)
+    mainline.path, mainline.url, mainline.day = tmp_path / "up", (tmp_path / "up").as_uri(), 10
+    mainline.git("checkout", "--quiet", "-b", "trunk", "origin/mainline")
+    first = mainline.add("third (#20003)")
+    mainline.add("fourth (#20004)")
+    mainline.git("config", "uploadpack.allowFilter", "true")
+    forks = {
+        "tiny": pinned(fork.url, pin),
+        "mainline": pinned(mainline.url, first, branch="trunk"),
+    }
+    return forks, mainline
+
+
+def behind_mainline(progress: Recorder, forks: dict[str, Fork]) -> int | None:
+    everything = Pins(policy=POLICY, forks=forks, bases={}, variants={})
+    found = freshness.look(everything, list(forks), NOWHERE, progress, whole=True)
+    return found.forks[0].drift.upstream.behind
+
+
+def test_with_all_a_fork_is_measured_by_mainlines_own_history(both, progress):
+    forks, _ = both
+    assert behind_mainline(progress, forks) == 2
+
+
+def test_a_mainline_that_is_at_its_pin_is_measured_by_too(both, progress):
+    forks, mainline = both
+    head = dataclasses.replace(forks["mainline"], commit=mainline.git("rev-parse", "HEAD"))
+    assert behind_mainline(progress, forks | {"mainline": head}) == 2
+
+
+def test_without_mainline_nobody_knows_how_far_a_fork_is_behind_it(both, progress, tmp_path):
+    forks, _ = both
+    gone = dataclasses.replace(forks["mainline"], url=(tmp_path / "gone").as_uri())
+    assert behind_mainline(progress, forks | {"mainline": gone}) is None
+    assert one(progress, forks["tiny"]).drift.upstream.behind is None
+
+
+def test_the_table_tells_how_far_a_fork_is_behind_mainline(both, progress):
+    everything = Pins(policy=POLICY, forks=both[0], bases={}, variants={})
+    found = freshness.look(everything, ["tiny", "mainline"], NOWHERE, progress, whole=True)
+    assert rows(found)[0][4].endswith("1 ahead, 0 since, 2 behind")
 
 
 def test_a_fork_that_never_merged_mainline_says_nothing_of_it(fork, progress):

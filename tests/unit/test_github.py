@@ -6,7 +6,7 @@ from email.utils import formatdate
 
 import pytest
 
-from builder import github
+from builder import github, web
 from builder.errors import RefNotFoundError, RemoteUnavailableError
 from builder.github import Comparison, Github, Page
 from tests import github_api
@@ -180,10 +180,10 @@ def test_a_truncated_answer_is_no_answer(api, host):
 
 
 def test_an_answer_that_drips_is_given_up(api, host, monkeypatch):
-    monkeypatch.setattr(github, "_DEADLINE_S", 0.1)
+    monkeypatch.setattr(web, "_DEADLINE_S", 0.1)
     api.on("/repos/me/fork", Answer(body=page("me/fork") | {"x": "y" * 2000}, drip=True))
     begun = time.monotonic()
-    with pytest.raises(RemoteUnavailableError, match="shape") as caught:
+    with pytest.raises(RemoteUnavailableError, match="does not answer") as caught:
         host.page("me/fork")
     assert "no end after" in caught.value.why
     assert time.monotonic() - begun < 5

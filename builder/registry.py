@@ -1,0 +1,191 @@
+"""What a registry says of an image: the digest of a tag now, and the labels behind it.
+
+Asked as anybody may ask, without credentials: a private image does not answer here. The API and the
+way to a token: https://distribution.github.io/distribution/spec/api/ and …/spec/auth/token/
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from builder import web
+from builder.errors import RefNotFoundError, RemoteUnavailableError
+
+_INDEXES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+_MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+_ACCEPT = ", ".join([*_INDEXES, *_MANIFESTS])
+_HUBS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+_LOOPBACK = {"localhost", "127.0.0.1"}
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_FIELD = re.compile(r'(\w+)="([^"]*)"')
+_OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A name in a registry, as in `host/repository:tag`."""
+
+    host: str
+    repository: str
+    tag: str
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.repository}:{self.tag}"
+
+
+def image(reference: str) -> Image:
+    """The name in a reference, with what Docker adds to a short one; a digest is left aside."""
+    first, slash, rest = reference.partition("@")[0].partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        first, rest = "docker.io", reference.partition("@")[0]
+    repository, _, tag = rest.partition(":")
+    if first == "docker.io" and "/" not in repository:
+        repository = f"library/{repository}"
+    return Image(first, repository, tag or "latest")
+
+
+def digest(wanted: Image) -> str:
+    """The digest that the tag stands for now: an index's where the image has several platforms.
+
+    Raises RefNotFoundError when the registry has no such tag, RemoteUnavailableError.
+    """
+    with _Session(wanted) as session:
+        return session.manifest("HEAD", wanted.tag).digest
+
+
+def holds(wanted: Image, pinned: str) -> bool:
+    """Whether the registry still gives out this digest. Raises RemoteUnavailableError."""
+    with _Session(wanted) as session:
+        try:
+            session.manifest("HEAD", pinned)
+        except RefNotFoundError:
+            return False
+        return True
+
+
+def labels(wanted: Image) -> Mapping[str, str]:
+    """The labels of the tag's image for x86-64 Linux.
+
+    Raises RefNotFoundError when there is no such tag or platform, RemoteUnavailableError.
+    """
+    with _Session(wanted) as session:
+        manifest = session.manifest("GET", wanted.tag).content
+        if "manifests" in manifest:
+            chosen = next((m["digest"] for m in manifest["manifests"] if _ours(m)), None)
+            if chosen is None:
+                raise RefNotFoundError(f"{wanted} has no image for linux/amd64")
+            manifest = session.manifest("GET", str(chosen)).content
+        config = session.blob(str(manifest["config"]["digest"]))
+        return {str(k): str(v) for k, v in (config["config"].get("Labels") or {}).items()}
+
+
+def _ours(manifest: Mapping[str, Any]) -> bool:
+    platform = manifest.get("platform", {})
+    return (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    digest: str
+    content: dict[str, Any]
+
+
+class _Session:
+    """Questions about one repository, with the token that its registry sends for."""
+
+    def __init__(self, wanted: Image) -> None:
+        import requests
+
+        host = _HUBS.get(wanted.host, wanted.host)
+        # As the engine does: a registry on this machine needs no certificate.
+        scheme = "http" if host.partition(":")[0] in _LOOPBACK else "https"
+        self._url = f"{scheme}://{host}/v2/{wanted.repository}"
+        self._wanted = wanted
+        self._session = requests.Session()
+        # Else requests would send what the machine's ~/.netrc has for the host.
+        self._session.auth = lambda request: request
+
+    def __enter__(self) -> "_Session":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> Literal[False]:
+        self._session.close()
+        if isinstance(error, (KeyError, TypeError, AttributeError)):
+            raise _odd(self._wanted, repr(error)) from error
+        return False
+
+    def manifest(self, method: Literal["GET", "HEAD"], name: str) -> _Manifest:
+        """The manifest or index of this tag or digest; its content only by GET."""
+        answer = self._ask(method, f"manifests/{name}")
+        told = answer.headers.get("Docker-Content-Digest", "")
+        if not told and method == "HEAD":
+            return self.manifest("GET", name)
+        told = told or f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
+        if not _DIGEST.fullmatch(told):
+            raise _odd(self._wanted, f"no digest: {told[:80]!r}")
+        return _Manifest(told, self._parse(answer.body) if method == "GET" else {})
+
+    def blob(self, name: str) -> dict[str, Any]:
+        """A JSON document by digest."""
+        answer = self._ask("GET", f"blobs/{name}")
+        if f"sha256:{hashlib.sha256(answer.body).hexdigest()}" != name:
+            raise _odd(self._wanted, f"other bytes than {name}")
+        return self._parse(answer.body)
+
+    def _ask(self, method: Literal["GET", "HEAD"], path: str) -> web.Answer:
+        url = f"{self._url}/{path}"
+        answer = web.ask(self._session, url, method=method, headers={"Accept": _ACCEPT})
+        if answer.status == _UNAUTHORIZED and "Authorization" not in self._session.headers:
+            self._authorize(answer.headers.get("WWW-Authenticate", ""))
+            answer = web.ask(self._session, url, method=method, headers={"Accept": _ACCEPT})
+        if answer.status == _NOT_FOUND:
+            raise RefNotFoundError(f"{self._wanted}: the registry has no {path.partition('/')[2]}")
+        if answer.status != _OK:
+            raise _refusal(url, answer)
+        return answer
+
+    def _authorize(self, challenge: str) -> None:
+        fields = dict(_FIELD.findall(challenge))
+        realm = fields.get("realm", "")
+        if not challenge.lower().startswith("bearer ") or not realm.startswith("http"):
+            raise RemoteUnavailableError(
+                f"{self._wanted}: the registry wants a login", why=challenge[:200]
+            )
+        params = {name: fields[name] for name in ("service", "scope") if name in fields}
+        answer = web.ask(self._session, realm, params=params)
+        if answer.status != _OK:
+            raise _refusal(realm, answer)
+        told = self._parse(answer.body)
+        self._session.headers["Authorization"] = (
+            f"Bearer {told.get('token') or told['access_token']}"
+        )
+
+    def _parse(self, body: bytes) -> dict[str, Any]:
+        try:
+            content = json.loads(body)
+        except ValueError as error:
+            raise _odd(self._wanted, str(error)) from error
+        if not isinstance(content, dict):
+            raise _odd(self._wanted, "no object")
+        return content
+
+
+def _odd(wanted: Image, why: str) -> RemoteUnavailableError:
+    return RemoteUnavailableError(
+        f"{wanted}: the registry answers in a shape that is not its own", why=why
+    )
+
+
+def _refusal(url: str, answer: web.Answer) -> RemoteUnavailableError:
+    wait = web.retry_after(answer.headers)
+    waiting = "" if wait is None else f", it asks to wait {wait:.0f} s"
+    return RemoteUnavailableError(f"{url} refuses", why=f"HTTP {answer.status}{waiting}")

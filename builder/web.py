@@ -1,0 +1,96 @@
+"""One HTTP question with limits: how long it may take, how much may come, how it fails in words."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Literal
+
+from builder.errors import RemoteUnavailableError
+
+if TYPE_CHECKING:
+    import requests
+
+_TIMEOUT_S = (3.0, 5.0)
+"""To connect, and for each read."""
+_DEADLINE_S = 10.0
+"""For one answer, so that a server which sends a byte now and then is given up."""
+_PATIENCE_S = 2.0
+"""The longest Retry-After that is waited for, once."""
+_LARGEST = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def ask(
+    session: "requests.Session",
+    url: str,
+    *,
+    method: Literal["GET", "HEAD"] = "GET",
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | None = None,
+) -> Answer:
+    """The whole answer; a server that asks for a short pause is asked once more after it.
+
+    Raises RemoteUnavailableError when none comes.
+    """
+    answer = _once(session, url, method, headers, params)
+    wait = retry_after(answer.headers)
+    if answer.status in {403, 429, 503} and wait is not None and wait <= _PATIENCE_S:
+        time.sleep(wait)
+        return _once(session, url, method, headers, params)
+    return answer
+
+
+def _once(
+    session: "requests.Session",
+    url: str,
+    method: str,
+    headers: Mapping[str, str] | None,
+    params: Mapping[str, str] | None,
+) -> Answer:
+    import requests
+    import urllib3
+
+    deadline = time.monotonic() + _DEADLINE_S
+    body = b""
+    try:
+        with session.request(
+            method,
+            url,
+            headers=headers,
+            params=params,
+            timeout=_TIMEOUT_S,
+            stream=True,
+            allow_redirects=True,
+        ) as response:
+            while chunk := response.raw.read1(65536, decode_content=True):
+                body += chunk
+                if time.monotonic() > deadline or len(body) > _LARGEST:
+                    raise _silent(url, f"no end after {len(body)} bytes")
+            return Answer(response.status_code, response.headers, body)
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        # Its own text is a paragraph of class names and pool addresses.
+        raise _silent(url, f"no whole answer ({type(error).__name__})") from error
+
+
+def _silent(url: str, why: str) -> RemoteUnavailableError:
+    return RemoteUnavailableError(f"{url} does not answer", why=why)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from a number or a date; None when the server does not say."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
