@@ -9,11 +9,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import git, paths, pins, pins_edit, receipt, render, rendered, tags
+from builder import git, kept_smoke, paths, pins, pins_edit, receipt, render, rendered, tags
 from builder.build import Request as BuildRequest
 from builder.bump_report import BumpReport, Proof, to_markdown
-from builder.commits import Commit
-from builder.errors import BuilderError, BuildFailedError, PinsError, RefNotFoundError, UsageError
+from builder.commits import Commit, Group
+from builder.errors import (
+    BuilderError,
+    BuildFailedError,
+    PinsError,
+    RefNotFoundError,
+    RemoteUnavailableError,
+    UsageError,
+)
 from builder.locks import locked
 from builder.model import Fork, Pins, Receipt
 from builder.pins_edit import Pin
@@ -40,13 +47,15 @@ class RefusedError(BuilderError):
 class Request:
     """What `builder bump` was asked for. `fork` None: the default variant's.
 
-    `to` None: the fork's branch. `variant` None: the default variant if it is the fork's, else the
-    fork's first; it is built only when stages are given.
+    `to` None: the fork's branch. `grouped`: tell the commits by what they touch, as with a
+    `pr_body`; that fetches the names of their files. `variant` None: the default variant if it is
+    the fork's, else the fork's first; it is built only when stages are given.
     """
 
     fork: str | None = None
     to: str | None = None
     variant: str | None = None
+    grouped: bool = False
     dry_run: bool = False
     force: bool = False
     pr_body: Path | None = None
@@ -70,7 +79,7 @@ def bump(file: Path, request: Request, stages: Stages | None, progress: Progress
     """
     file = file.resolve()
     with alone(file, progress):
-        text = _read(file)
+        text = read(file)
         everything = pins.parse(text, str(file))
         name, fork, url = _fork(everything, request)
         variant = pins.variant_of(everything, name, request.variant) if stages else None
@@ -86,16 +95,23 @@ def bump(file: Path, request: Request, stages: Stages | None, progress: Progress
                 hint="`--force` moves it all the same",
             )
         candidate = pins.parse(edited, str(file))
-        files = _rendered(candidate, name, file.parent) | {file: edited}
-        report = replace(report, diff=_diff(files, file.parent))
+        own = [key for key, value in candidate.variants.items() if value.fork == name]
+        files = rendered_files(candidate, own, file.parent) | {file: edited}
+        report = replace(report, diff=difference(files, file.parent))
+        if request.pr_body or request.grouped:
+            report = replace(report, groups=_groups(git.Remote(name, url), fork, move, progress))
         if stages and variant:
-            proof = _prove(candidate, variant, move, stages, file.parent, progress)
-            report = replace(report, verdict="proven", proof=proof)
+            commit = move.new.commit
+            tag = f"{tags.local(variant)}-{commit[:9]}"
+            order = BuildRequest(variant, ref=commit, tag=tag)
+            proof = prove(candidate, order, stages, file.parent, progress)
+            old = move.old.commit if move.old else None
+            report = replace(report, verdict="proven", proof=with_earlier(proof, old, file.parent))
         if request.dry_run:
             return report
         report = replace(report, written=True)
         body = {request.pr_body: to_markdown(report)} if request.pr_body else {}
-        _write(file, text, body | files)
+        write(file, text, body | files)
         return report
 
 
@@ -133,6 +149,24 @@ def _look_up(remote: git.Remote, fork: Fork, ref: str | None, progress: Progress
             f"{len(left_out)} commits are left out"
         )
     return _Move(old, new, branch, objections, commits, left_out)
+
+
+def _groups(remote: git.Remote, fork: Fork, move: _Move, progress: Progress) -> tuple[Group, ...]:
+    """The commits of a move by what they touch; none where the remote does not tell."""
+    if not move.commits or move.old is None:
+        return ()
+    try:
+        with locked(remote.cache("names"), f"another look-up of fork {remote.fork}", progress):
+            progress.step(f"fetch the history of {remote.url}")
+            history = git.Branch(remote)
+            history.fetch(fork.branch)
+            for commit in (move.new.commit, move.old.commit):
+                if not history.holds(commit):
+                    history.fetch_commit(commit)
+            return history.groups(history.steps(move.old.commit, move.new.commit))
+    except (RemoteUnavailableError, RefNotFoundError) as error:
+        progress.warn(f"what the commits touch is not told: {error.what}")
+        return ()
 
 
 def _objections(
@@ -185,7 +219,8 @@ def _report(name: str, url: str, move: _Move) -> BumpReport:
 def _fork(everything: Pins, request: Request) -> tuple[str, Fork, str]:
     name = request.fork or everything.variants[everything.policy.default_variant].fork
     if name not in everything.forks:
-        raise UsageError(f"unknown fork {name!r}", hint=suggestion(name, everything.forks))
+        known = [*everything.forks, *everything.bases, "all"]
+        raise UsageError(f"unknown fork or base {name!r}", hint=suggestion(name, known))
     fork = everything.forks[name]
     if fork.url is None:
         raise UsageError(
@@ -200,41 +235,47 @@ def _fork(everything: Pins, request: Request) -> tuple[str, Fork, str]:
     return name, fork, fork.url
 
 
-def _prove(
-    candidate: Pins,
-    variant: str,
-    move: _Move,
-    stages: Stages,
-    results: Path,
-    progress: Progress,
+def prove(
+    candidate: Pins, order: BuildRequest, stages: Stages, results: Path, progress: Progress
 ) -> Proof:
-    """Build, audit and smoke the commit under a name of its own, so that no good image loses its.
+    """Build, audit and smoke under the order's own tag, so that no good image loses its name.
 
-    Raises RefusedError that names the stage that failed and its log.
+    What the smoke found is kept beside the receipts. Raises RefusedError that names the stage that
+    failed and its log.
     """
-    order = BuildRequest(
-        variant, ref=move.new.commit, tag=f"{tags.local(variant)}-{move.new.commit[:9]}"
-    )
+    variant = order.variant
     try:
         built = stages.build(candidate, order, results, progress)
     except BuildFailedError as error:
-        raise _failed("build", variant, move, f"{error.what}\n{error.why}", error.log) from error
+        at = order.ref or "its pin"
+        raise _failed("build", variant, at, f"{error.what}\n{error.why}", error.log) from error
     audited = stages.audit(candidate, built, results, progress)
     if not audited.passed:
-        raise _failed("audit", variant, move, _words(audited.findings), built.log)
+        raise _failed("audit", variant, built.commit, _words(audited.findings), built.log)
     wanted = frozenset(candidate.policy.release.require) & frozenset(SMOKE_CAN_REQUIRE)
     options = Options(variant=variant, require=wanted)
     smoked = stages.smoke(candidate, built, options, results, progress)
     if not smoked.passed:
         why = "\n".join([smoked.headline, _words(smoked.findings)])
-        raise _failed("smoke", variant, move, why, smoked.log)
-    earlier = _earlier(results, variant, move.old) if move.old else None
-    return Proof(variant, built, earlier, audited.headline, smoked.headline)
+        raise _failed("smoke", variant, built.commit, why, smoked.log)
+    kept = kept_smoke.write(smoked, variant, built.commit, results)
+    return Proof(variant, built, None, audited.headline, smoked.headline, kept)
 
 
-def _failed(stage: str, variant: str, move: _Move, why: str, log: str) -> RefusedError:
+def with_earlier(proof: Proof, commit: str | None, results: Path) -> Proof:
+    """The proof beside what is known of the same variant at an earlier commit."""
+    if commit is None:
+        return proof
+    return replace(
+        proof,
+        earlier=_earlier(results, proof.variant, commit),
+        earlier_smoked=kept_smoke.read(proof.variant, commit, results),
+    )
+
+
+def _failed(stage: str, variant: str, at: str, why: str, log: str) -> RefusedError:
     return RefusedError(
-        f"{stage} failed: {variant} at {move.new.commit[:9]}; the pin stays, nothing was changed",
+        f"{stage} failed: {variant} at {at[:9]}; the pin stays, nothing was changed",
         why=why.strip(),
         hint=f"the log: {log}" if log else "",
     )
@@ -245,12 +286,12 @@ def _words(findings: "list[Finding]") -> str:
     return "\n".join(f"{one.probe}: {one.observed}; expected: {one.expected}" for one in failed)
 
 
-def _earlier(results: Path, variant: str, old: Pin) -> Receipt | None:
-    """The newest receipt of this variant at the old pin; one of another schema is none."""
+def _earlier(results: Path, variant: str, commit: str) -> Receipt | None:
+    """The newest receipt of this variant at this commit; one of another schema is none."""
     from pydantic import TypeAdapter, ValidationError
 
     adapter = TypeAdapter(Receipt)
-    name = f"*-{variant}-{old.commit[:9]}.json"
+    name = f"*-{variant}-{commit[:9]}.json"
     for path in sorted(receipt.folder(results).glob(name), reverse=True):
         try:
             return adapter.validate_json(path.read_bytes())
@@ -259,17 +300,17 @@ def _earlier(results: Path, variant: str, old: Pin) -> Receipt | None:
     return None
 
 
-def _rendered(candidate: Pins, fork: str, results: Path) -> dict[Path, str]:
-    """The committed Dockerfiles of the fork's variants, where any are committed."""
+def rendered_files(candidate: Pins, names: list[str], results: Path) -> dict[Path, str]:
+    """The committed Dockerfiles of these variants, where any are committed."""
     folder = rendered.folder(results)
     if not folder.is_dir():
         return {}
-    names = [name for name, variant in candidate.variants.items() if variant.fork == fork]
     made = [render.render(candidate, name) for name in names]
     return {folder / one.file_name: one.text for one in made}
 
 
-def _diff(files: Mapping[Path, str], results: Path) -> str:
+def difference(files: Mapping[Path, str], results: Path) -> str:
+    """A unified diff from the files as they are to these texts, by their names below `results`."""
     lines: list[str] = []
     for path, text in sorted(files.items()):
         name = path.relative_to(results)
@@ -279,7 +320,7 @@ def _diff(files: Mapping[Path, str], results: Path) -> str:
     return "\n".join(lines)
 
 
-def _read(file: Path) -> str:
+def read(file: Path) -> str:
     """The text as it is, its line ends too. Raises PinsError for one that can't be replaced."""
     if paths.results(file) != file.parent:
         raise PinsError(
@@ -293,9 +334,9 @@ def _read(file: Path) -> str:
         raise PinsError(f"{file}: cannot be read", why=str(error)) from error
 
 
-def _write(file: Path, text: str, files: Mapping[Path, str]) -> None:
+def write(file: Path, text: str, files: Mapping[Path, str]) -> None:
     """Replace the files, pins.toml last: until then the pin is the old one."""
-    if _read(file) != text:
+    if read(file) != text:
         raise RefusedError(
             f"{file} was edited meanwhile, and is as the edit left it",
             hint="run it again; what was built is still in the build cache",

@@ -293,7 +293,8 @@ def _show_smoke(report: "SmokeReport") -> None:
 @app.command()
 def bump(
     fork: Annotated[
-        str | None, typer.Argument(metavar="[FORK]", help="Default: the default variant's.")
+        str | None,
+        typer.Argument(metavar="[FORK|BASE|all]", help="Default: the default variant's fork."),
     ] = None,
     to: Annotated[
         str | None, typer.Option(metavar="REF", help="Default: the fork's branch.")
@@ -317,9 +318,9 @@ def bump(
     json: Json = False,
     pins_file: PinsFile = None,
 ) -> None:
-    """Move a fork's pin, and the Dockerfiles with it: exit 1 if it is refused or fails a stage."""
+    """Move a pin, and the Dockerfiles with it: exit 1 if it is refused or fails a stage."""
     from builder import bump as bumps
-    from builder import bump_report
+    from builder import bump_all, bump_report
 
     if build_it != smoke_it:
         raise UsageError("--build and --smoke go together", hint="give both, or neither")
@@ -328,15 +329,19 @@ def bump(
     if variant and not build_it:
         raise UsageError("--variant says what is built", hint="add --build --smoke")
     _, file = _load(pins_file)
-    request = bumps.Request(fork, to, variant, dry_run, force, pr_body)
+    request = bumps.Request(fork, to, variant, dry_run=dry_run, force=force, pr_body=pr_body)
     with console.progress() as progress:
-        report = bumps.bump(file, request, _stages() if build_it else None, progress)
+        report = bump_all.bump_any(file, request, _stages() if build_it else None, progress)
+    moves = report.moves if isinstance(report, bump_report.AllReport) else [report]
     if json:
         console.say(bump_report.to_json(report))
     else:
-        if dry_run and report.diff:
-            console.say(report.diff)
+        for move in moves:
+            if dry_run and move.diff:
+                console.say(move.diff)
         console.say(bump_report.to_text(report))
+    if isinstance(report, bump_report.AllReport) and report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 def _stages() -> "Stages":

@@ -236,26 +236,20 @@ def _by_history(asked: _Asked, policy: Policy, progress: Progress) -> Drift:
 def _measured(asked: _Asked, policy: Policy, history: git.Branch, head: str) -> Drift:
     steps = history.steps(asked.pin, head)
     newest = history.show([head])[head]
-    merged = _upstream_merges([one for one in steps if len(one.parents) > 1], history)
     return Drift(
         "on branch",
         commits_behind=history.count(f"{asked.pin}..{head}"),
         days_behind=_days(asked.date, newest.date),
-        groups=commits.grouped(steps, {one.commit for one in merged}),
+        groups=history.groups(steps),
         alerts=commits.touching([name for one in steps for name in one.files], policy.alert_paths),
     )
-
-
-def _upstream_merges(merges: list[commits.Commit], history: git.Branch) -> list[commits.Commit]:
-    tips = history.show([one.parents[1] for one in merges])
-    return [one for one in merges if commits.merges_upstream(one, tips.get(one.parents[1]))]
 
 
 def _upstream(asked: _Asked, history: git.Branch, head: str) -> Upstream | None:
     """The fork's last merge of mainline, from its own history alone."""
     if asked.name == MAINLINE:
         return None
-    last = next(iter(_upstream_merges(history.merges(head), history)), None)
+    last = next(iter(history.upstream_merges(history.merges(head))), None)
     if last is None:
         return None
     return Upstream(

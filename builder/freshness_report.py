@@ -195,7 +195,7 @@ def part_rows(report: Report) -> list[tuple[str, ...]]:
     """A line for each part that was asked, under PART_HEADER."""
     return [
         (
-            f"{one.kind} {one.name}",
+            f"{one.kind} {one.name.rpartition('/')[2]}",
             one.verdict,
             _shortened(one.pinned),
             _shortened(one.found),

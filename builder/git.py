@@ -324,6 +324,16 @@ class Branch:
         words = ["--first-parent", "--name-only", "--no-renames"]
         return self._log(*words, f"{pin}..{head}")
 
+    def groups(self, steps: list[commits.Commit]) -> tuple[commits.Group, ...]:
+        """These steps by what they touch, most dangerous first; merges of mainline apart."""
+        merged = self.upstream_merges([one for one in steps if len(one.parents) > 1])
+        return commits.grouped(steps, {one.commit for one in merged})
+
+    def upstream_merges(self, merges: list[commits.Commit]) -> list[commits.Commit]:
+        """Those of the merges that brought mainline into the fork."""
+        tips = self.show([one.parents[1] for one in merges])
+        return [one for one in merges if commits.merges_upstream(one, tips.get(one.parents[1]))]
+
     def merges(self, head: str) -> list[commits.Commit]:
         """The merges that a branch is made of, newest first, without files."""
         return self._log("--first-parent", "--merges", head)

@@ -1,4 +1,4 @@
-"""The text of a pins.toml with one fork's pin replaced, and every other byte kept."""
+"""The text of a pins.toml with one fork's or base's pin replaced, and every other byte kept."""
 
 import tomllib
 from collections.abc import Mapping
@@ -49,6 +49,34 @@ def with_pin(text: str, fork: str, pin: Pin) -> str:
             f"forks.{fork} is written in a way that is not edited here",
             why=f"only values below a heading [forks.{fork}] are",
             hint=f"write commit, build_number and date of {pin.commit} by hand",
+        )
+    return edited
+
+
+def with_images(text: str, base: str, images: Mapping[str, str]) -> str:
+    """The text with these images (by `devel` or `runtime`) in place of the base's.
+
+    The text is a valid pins.toml that has them. Raises UsageError where they are written in a way
+    that is not edited safely.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    wanted = tomllib.loads(text)
+    wanted["bases"][base] |= images
+    try:
+        document = tomlkit.parse(text)
+        table = cast("Table", cast("Table", document["bases"])[base])
+        for role, image in images.items():
+            table[role] = image
+        edited = document.as_string()
+        done = tomllib.loads(edited) == wanted
+    except (TOMLKitError, tomllib.TOMLDecodeError):
+        done = False
+    if not done:
+        raise UsageError(
+            f"bases.{base} is written in a way that is not edited here",
+            hint="; ".join(f"write by hand: {role} = {image}" for role, image in images.items()),
         )
     return edited
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, pins, receipt, rendered
+from builder import bump, kept_smoke, pins, receipt, rendered
 from builder.audit import AuditReport
 from builder.bump import RefusedError, Request, Stages
 from builder.errors import (
@@ -19,7 +19,7 @@ from builder.errors import (
     RemoteUnavailableError,
     UsageError,
 )
-from builder.model import Kv, Profile, Receipt
+from builder.model import CacheStats, Kv, Profile, Receipt
 from builder.probe.finding import Finding
 from builder.probe.kv import KvVerdict
 from builder.smoke_report import SmokeReport
@@ -493,6 +493,70 @@ def test_with_stages_the_verdicts_and_both_receipts_are_told(file, home, progres
     assert "| build time | 80 s | 90 s |" in body
     assert "- smoke: `PASS  image" in body
     assert "nproven" not in body
+
+
+def test_what_a_smoke_measured_is_kept_for_the_next_move(file, home, repository, progress):
+    numbers = KvVerdict(
+        Kv("q4_0", "q4_0"), (), "pass", "", "", "", "KL 1.8e-02 against f16, top-1 80%"
+    )
+    measured = replace(stages(), smoke=lambda *_: replace(a_smoke(), kv=numbers))
+    calls = replace(a_receipt("x"), ccache=CacheStats(211, 1))
+    built = replace(measured, build=lambda _, order, *__: replace(calls, commit=order.ref))
+    second, third = (repository.git("rev-parse", name) for name in ("HEAD~1", "HEAD"))
+    body = home.path / "pr.md"
+    bump.bump(file, Request(to=second, pr_body=body), built, progress)
+    assert (
+        "| KV against f16 | no smoke kept | KL 1.8e-02 against f16, top-1 80% |" in body.read_text()
+    )
+    receipt.write(a_receipt(second), home.path)
+    bump.bump(file, Request(to=third, pr_body=body), built, progress)
+    text = body.read_text()
+    assert "| KV against f16 | KL 1.8e-02 against f16, top-1 80% | KL 1.8e-02" in text
+    assert "| probes | 1 pass | 1 pass |" in text
+    assert "| compiler calls | nothing compiled | 1 compiled, 211 from ccache |" in text
+    assert home.git("status", "--short") == "M pins.toml\n?? pr.md"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"findings": 1, "kv": {}}'])
+def test_a_kept_smoke_of_another_shape_is_none(tmp_path, text):
+    file = tmp_path / "build" / "smokes" / f"tiny-{'a' * 9}.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    assert kept_smoke.read("tiny", "a" * 40, tmp_path) is None
+
+
+def test_the_commits_are_told_by_what_they_touch_most_dangerous_first(
+    file, home, repository, progress
+):
+    for name in ("docs", "ggml/src/ggml-cuda"):
+        (repository.path / name).mkdir(parents=True)
+    (repository.path / "docs" / "a.md").write_text("words")
+    repository.commit("words")
+    (repository.path / "ggml/src/ggml-cuda" / "mmq.cu").write_text("kernel")
+    head = repository.commit("fix garbage output")
+    report = bump.bump(file, Request(pr_body=home.path / "pr.md"), None, progress)
+    assert [group.name for group in report.groups] == ["kv-cuda", "docs"]
+    body = (home.path / "pr.md").read_text()
+    assert "4 commits in the new pin" in body
+    first, _, rest = body.partition("**KV cache and CUDA kernels** (1 commit, 1 fix)")[2].partition(
+        "**docs** (3 commits)"
+    )
+    assert f"`{head[:9]}`" in first
+    assert first.rstrip().endswith("`fix garbage output` (fix)")
+    assert rest.count("\n- ") == 3
+
+
+def test_commits_off_the_branch_are_told_by_what_they_touch_too(file, home, repository, progress):
+    bump.bump(file, Request(), None, progress)
+    repository.git("reset", "--quiet", "--hard", "HEAD~1")
+    repository.commit("instead", CMakeLists_txt="project(tiny)")
+    report = bump.bump(file, Request(pr_body=home.path / "pr.md"), None, progress)
+    assert [group.name for group in report.groups] == ["build"]
+
+
+def test_without_a_summary_no_names_of_files_are_fetched(file, progress, private_cache):
+    assert bump.bump(file, Request(), None, progress).groups == ()
+    assert not list(private_cache.rglob("names"))
 
 
 def test_a_move_links_its_commits_and_their_comparison(real, repository, progress):

@@ -8,7 +8,7 @@ import pytest
 
 from builder import pins
 from builder.errors import UsageError
-from builder.pins_edit import Pin, with_pin
+from builder.pins_edit import Pin, with_images, with_pin
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "pins.toml").read_bytes().decode()
@@ -117,3 +117,25 @@ def test_an_inline_table_that_lacks_a_value_is_refused_in_words():
     text = f'[forks]\na = {{ commit = "{OLD}", date = 2026-01-01T00:00:00Z }}\n'
     with pytest.raises(UsageError, match=r"forks\.a is written in a way"):
         with_pin(text, "a", NEW)
+
+
+@pytest.mark.parametrize("base", ["debian-trixie", "nvidia-cuda126", "nvidia-cuda128"])
+def test_only_the_images_of_the_base_change(base):
+    begin = TEXT.index(f"[bases.{base}]")
+    end = TEXT.index("\n[", begin)
+    section = re.sub("sha256:[0-9a-f]{64}", f"sha256:{'e' * 64}", TEXT[begin:end])
+    pinned = tomllib.loads(TEXT)["bases"][base]
+    images = {
+        role: f"{pinned[role].partition('@')[0]}@sha256:{'e' * 64}" for role in ("devel", "runtime")
+    }
+    assert with_images(TEXT, base, images) == TEXT[:begin] + section + TEXT[end:]
+
+
+def test_a_comment_beside_an_image_stays():
+    text = '[bases.a]\ndevel   = "x"   # why this one\nruntime = "y"\n'
+    assert with_images(text, "a", {"devel": "z"}) == text.replace('"x"', '"z"')
+
+
+def test_a_base_in_one_line_is_edited():
+    text = 'bases = { a = { devel = "x", runtime = "y" } } # all\n'
+    assert with_images(text, "a", {"runtime": "z"}) == text.replace('"y"', '"z"')

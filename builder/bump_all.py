@@ -1,0 +1,68 @@
+"""Move every pin: forks to their branches, bases to their tags, each whole or not at all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from builder import pins
+from builder.bump import Request, Stages, bump
+from builder.bump_bases import bump_base
+from builder.bump_report import AllReport, BaseReport, BumpReport, NotMoved, to_markdown
+from builder.errors import BuilderError, EngineError, PinsError, UsageError
+from builder.model import Pins
+from builder.progress import Progress
+from builder.replace_files import replace_files
+
+ALL = "all"
+
+
+def bump_any(
+    file: Path, request: Request, stages: Stages | None, progress: Progress
+) -> BumpReport | BaseReport | AllReport:
+    """Move what `request.fork` names: a fork, a base, or `all`. Raises what `bump` raises."""
+    everything = pins.load(file)
+    name = request.fork
+    if name != ALL and (name in everything.forks or name not in everything.bases):
+        return bump(file, request, stages, progress)
+    if request.to or request.force:
+        raise UsageError("--to and --force go with one fork", hint=f"leave them out for {name}")
+    if name != ALL:
+        return bump_base(file, name, request, stages, progress)
+    if request.variant:
+        raise UsageError("--variant goes with one fork or base", hint="leave it out for all")
+    return bump_all(file, request, stages, progress)
+
+
+def bump_all(file: Path, request: Request, stages: Stages | None, progress: Progress) -> AllReport:
+    """Move every fork that has a pin, then every base that has images by digest.
+
+    One that is refused, fails a stage or does not answer stays as it was, and the others move all
+    the same. Raises EngineError and PinsError, which would meet the others too.
+    """
+    if request.pr_body and not request.pr_body.parent.is_dir():
+        raise UsageError(f"--pr-body {request.pr_body}: there is no such folder")
+    everything = pins.load(file)
+    moves: list[BumpReport | BaseReport] = []
+    failed = []
+    alone = replace(request, pr_body=None, grouped=request.pr_body is not None)
+    for name in names(everything):
+        try:
+            if name in everything.forks:
+                moves.append(bump(file, replace(alone, fork=name), stages, progress))
+            else:
+                moves.append(bump_base(file, name, alone, stages, progress))
+        except (EngineError, PinsError):
+            raise
+        except BuilderError as error:
+            progress.warn(f"{name} is not moved: {error.what}")
+            failed.append(NotMoved(name, error.what, error.why, error.hint, error.exit_code))
+    report = AllReport(moves, failed)
+    if request.pr_body and any(one.written for one in moves):
+        replace_files({request.pr_body: to_markdown(report).encode()})
+    return report
+
+
+def names(everything: Pins) -> list[str]:
+    """What `all` means: the forks that have a pin, then the bases that have images by digest."""
+    forks = [name for name, fork in everything.forks.items() if fork.commit is not None]
+    bases = [name for name, base in everything.bases.items() if base.devel or base.runtime]
+    return [*forks, *(name for name in bases if name not in everything.forks)]

@@ -1,0 +1,114 @@
+"""Move a base's images to what their tags stand for now: only digests change."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from builder import pins, pins_edit, registry, tags
+from builder.build import Request as BuildRequest
+from builder.bump import (
+    RefusedError,
+    Request,
+    Stages,
+    alone,
+    difference,
+    prove,
+    read,
+    rendered_files,
+    with_earlier,
+    write,
+)
+from builder.bump_report import BaseReport, ImageMove, Proof, to_markdown
+from builder.errors import UsageError
+from builder.model import Base, Pins
+from builder.pins_problems import suggestion
+from builder.progress import Progress
+
+
+def bump_base(
+    file: Path, name: str, request: Request, stages: Stages | None, progress: Progress
+) -> BaseReport:
+    """Pin this base of pins.toml to its tags' digests; a second bump of the file waits.
+
+    The tags stay. `stages` None: the move is not proven. After an error everything is as it was.
+    Raises what `bump` raises, and RefNotFoundError for a tag that is gone.
+    """
+    file = file.resolve()
+    with alone(file, progress):
+        text = read(file)
+        everything = pins.parse(text, str(file))
+        variant = _variant(everything, name, request.variant) if stages else None
+        moves = _look_up(everything.bases[name], name, progress)
+        report = BaseReport(name, moves, "unproven" if moves else "unchanged")
+        if not moves:
+            return report
+        edited = pins_edit.with_images(text, name, {m.role: f"{m.image}@{m.new}" for m in moves})
+        candidate = pins.parse(edited, str(file))
+        own = [key for key, value in candidate.variants.items() if value.base == name]
+        files = rendered_files(candidate, own, file.parent) | {file: edited}
+        report = replace(report, diff=difference(files, file.parent))
+        if stages and variant:
+            proof = _prove(candidate, name, variant, moves, stages, file.parent, progress)
+            report = replace(report, verdict="proven", proof=proof)
+        if request.dry_run:
+            return report
+        report = replace(report, written=True)
+        body = {request.pr_body: to_markdown(report)} if request.pr_body else {}
+        write(file, text, body | files)
+        return report
+
+
+def _look_up(base: Base, name: str, progress: Progress) -> list[ImageMove]:
+    """The images of the base whose tag is another now."""
+    moves, known = [], {}
+    for role in ("devel", "runtime"):
+        pinned = base.devel if role == "devel" else base.runtime
+        if pinned is None:
+            continue
+        tag, _, old = pinned.partition("@")
+        if tag not in known:
+            progress.step(f"ask the registry for {tag}")
+            known[tag] = registry.digest(registry.image(tag))
+        if known[tag] != old:
+            moves.append(ImageMove(role, tag, old, known[tag]))
+    if not known:
+        raise UsageError(
+            f"base {name} has no image by digest",
+            why="it is made from Debian packages where it is built",
+            hint="there is nothing to move",
+        )
+    return moves
+
+
+def _variant(everything: Pins, base: str, wanted: str | None) -> str:
+    own = [name for name, variant in everything.variants.items() if variant.base == base]
+    name = wanted or everything.policy.default_variant
+    if wanted is None and name not in own and own:
+        name = own[0]
+    if name not in own:
+        raise UsageError(f"base {base} has no variant {name!r}", hint=suggestion(name, own))
+    return name
+
+
+def _prove(
+    candidate: Pins,
+    base: str,
+    variant: str,
+    moves: list[ImageMove],
+    stages: Stages,
+    results: Path,
+    progress: Progress,
+) -> Proof:
+    order = BuildRequest(variant, tag=f"{tags.local(variant)}-{base}")
+    proof = prove(candidate, order, stages, results, progress)
+    used = {image.role: image for image in proof.receipt.bases}
+    for move in moves:
+        image = used.get(move.role)
+        # A build takes Debian packages where no registry answers, and then says nothing of these.
+        if image is None or image.digest != move.new:
+            raise RefusedError(
+                f"build failed: {variant} was not built on the new {move.role} image of {base}; "
+                "the pin stays, nothing was changed",
+                why=f"it took {image.reference if image else 'none'}",
+                hint="does the engine reach the registry?",
+            )
+    return with_earlier(proof, proof.receipt.commit, results)

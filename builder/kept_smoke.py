@@ -1,0 +1,51 @@
+"""What passed smokes measured, kept for the next bump: under build/smokes/ beside pins.toml."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from builder.smoke_report import SmokeReport
+
+
+@dataclass(frozen=True, slots=True)
+class Smoked:
+    """Two cells of a table: the numbers by which the KV type was told, and the probes counted."""
+
+    numbers: str
+    probes: str
+
+
+def write(report: "SmokeReport", variant: str, commit: str, results: Path) -> Smoked:
+    """Keep this smoke as the newest of the variant at the commit; the file is its JSON report."""
+    from builder import smoke_report
+
+    text = smoke_report.to_json(report)
+    path = _file(variant, commit, results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(f"{text}\n", encoding="utf-8")
+    temporary.replace(path)
+    return _cells(text)
+
+
+def read(variant: str, commit: str, results: Path) -> Smoked | None:
+    """What was kept of the variant at the commit; a file of another shape is none."""
+    try:
+        return _cells(_file(variant, commit, results).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _file(variant: str, commit: str, results: Path) -> Path:
+    return results / "build" / "smokes" / f"{variant}-{commit[:9]}.json"
+
+
+def _cells(text: str) -> Smoked:
+    page = json.loads(text)
+    counted = Counter(str(one["status"]) for one in page["findings"])
+    order = ("pass", "unproven", "fail")
+    probes = ", ".join(f"{counted[word]} {word}" for word in order if counted[word])
+    return Smoked(str(page["kv"]["numbers"]), probes)
