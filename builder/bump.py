@@ -104,9 +104,9 @@ def bump(file: Path, request: Request, stages: Stages | None, progress: Progress
             commit = move.new.commit
             tag = f"{tags.local(variant)}-{commit[:9]}"
             order = BuildRequest(variant, ref=commit, tag=tag)
-            proof = prove(candidate, order, stages, file.parent, progress)
             old = move.old.commit if move.old else None
-            report = replace(report, verdict="proven", proof=with_earlier(proof, old, file.parent))
+            proof = prove(candidate, order, old, stages, file.parent, progress)
+            report = replace(report, verdict="proven", proof=proof)
         if request.dry_run:
             return report
         report = replace(report, written=True)
@@ -236,14 +236,21 @@ def _fork(everything: Pins, request: Request) -> tuple[str, Fork, str]:
 
 
 def prove(
-    candidate: Pins, order: BuildRequest, stages: Stages, results: Path, progress: Progress
+    candidate: Pins,
+    order: BuildRequest,
+    before: str | None,
+    stages: Stages,
+    results: Path,
+    progress: Progress,
 ) -> Proof:
     """Build, audit and smoke under the order's own tag, so that no good image loses its name.
 
-    What the smoke found is kept beside the receipts. Raises RefusedError that names the stage that
-    failed and its log.
+    Beside it what is known of the variant at the commit `before`. What the smoke found is kept
+    beside the receipts. Raises RefusedError that names the stage that failed and its log.
     """
     variant = order.variant
+    earlier = _earlier(results, variant, before) if before else None
+    smoked_before = kept_smoke.read(variant, before, results) if before else None
     try:
         built = stages.build(candidate, order, results, progress)
     except BuildFailedError as error:
@@ -259,18 +266,8 @@ def prove(
         why = "\n".join([smoked.headline, _words(smoked.findings)])
         raise _failed("smoke", variant, built.commit, why, smoked.log)
     kept = kept_smoke.write(smoked, variant, built.commit, results)
-    return Proof(variant, built, None, audited.headline, smoked.headline, kept)
-
-
-def with_earlier(proof: Proof, commit: str | None, results: Path) -> Proof:
-    """The proof beside what is known of the same variant at an earlier commit."""
-    if commit is None:
-        return proof
-    return replace(
-        proof,
-        earlier=_earlier(results, proof.variant, commit),
-        earlier_smoked=kept_smoke.read(proof.variant, commit, results),
-    )
+    lines = audited.headline, smoked.headline
+    return Proof(variant, built, earlier, *lines, smoked=kept, earlier_smoked=smoked_before)
 
 
 def _failed(stage: str, variant: str, at: str, why: str, log: str) -> RefusedError:

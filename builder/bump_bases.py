@@ -14,7 +14,6 @@ from builder.bump import (
     prove,
     read,
     rendered_files,
-    with_earlier,
     write,
 )
 from builder.bump_report import BaseReport, ImageMove, Proof, to_markdown
@@ -99,7 +98,10 @@ def _prove(
     progress: Progress,
 ) -> Proof:
     order = BuildRequest(variant, tag=f"{tags.local(variant)}-{base}")
-    proof = prove(candidate, order, stages, results, progress)
+    chosen = candidate.variants[variant]
+    source = candidate.sources[chosen.source] if chosen.source else None
+    pin = source.upstream if source else candidate.forks[chosen.fork].commit
+    proof = prove(candidate, order, pin, stages, results, progress)
     used = {image.role: image for image in proof.receipt.bases}
     for move in moves:
         image = used.get(move.role)
@@ -111,4 +113,4 @@ def _prove(
                 why=f"it took {image.reference if image else 'none'}",
                 hint="does the engine reach the registry?",
             )
-    return with_earlier(proof, proof.receipt.commit, results)
+    return proof

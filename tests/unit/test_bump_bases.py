@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump_all, bump_bases, pins, rendered
+from builder import bump_all, bump_bases, pins, receipt, rendered
 from builder.bump import RefusedError, Request
+from builder.bump_report import AllReport, NotMoved
 from builder.errors import EngineError, RefNotFoundError, RemoteUnavailableError, UsageError
 from builder.model import BaseImage
 from tests import registry_api
@@ -164,6 +165,21 @@ def test_a_base_is_proven_by_a_build_on_it_at_the_pin(file, home, served, progre
     assert f"`{new}`" in body
 
 
+def test_the_receipt_before_is_the_one_on_the_old_base(file, home, served, progress):
+    new = served.push(TAG, {"n": "2"})
+    pin = pins.load(file).forks["tiny"].commit
+    receipt.write(a_receipt(pin, size_bytes=140_000_000), home.path)
+
+    def build(*_):
+        images = [BaseImage(role, "x", new, "hub") for role in ("devel", "runtime")]
+        made = a_receipt(pin, bases=images, created="2026-11-21T00:00:00.000000Z")
+        receipt.write(made, home.path)
+        return made
+
+    bump_base(file, progress, replace(stages(), build=build), pr_body=home.path / "pr.md")
+    assert "| image | 140 MB | 150 MB |" in (home.path / "pr.md").read_text()
+
+
 def test_a_build_that_fell_back_to_debian_packages_proves_nothing(file, home, served, progress):
     new = served.push(TAG, {"n": "2"})
     what = stages(build=on(("devel", new), ("runtime", "sha256:other")))
@@ -254,6 +270,12 @@ def test_a_summary_without_a_folder_is_refused_before_anything_moves(file, home,
     with pytest.raises(UsageError, match="no such folder"):
         bump_all.bump_all(file, Request("all", pr_body=home.path / "no" / "pr.md"), None, progress)
     assert home.git("status", "--short") == ""
+
+
+@pytest.mark.parametrize(("codes", "worst"), [([], 0), ([1, 6], 6), ([7, 1], 7), ([1], 1)])
+def test_the_exit_code_of_all_is_6_where_one_did_not_answer(codes, worst):
+    failed = [NotMoved("x", "", "", "", code) for code in codes]
+    assert AllReport([], failed).exit_code == worst
 
 
 def test_the_names_of_all_are_the_pinned_forks_and_the_bases_by_digest(real_pins):
