@@ -51,6 +51,7 @@ _UNCACHEABLE = {
     "unsupported_environment_variable",
     "unsupported_source_language",
 }
+_COMPILES = re.compile(r"\[build \d+/\d+\] RUN ")
 _BASE_IMAGE = re.compile(r"\[internal\] load metadata for (\S+)")
 _BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another base with --base"
 # buildx 0.13's words for `--output type=oci` with the docker driver
@@ -295,5 +296,10 @@ def _failure(run: _Run, log: Path) -> BuilderError:
     hint = "; ".join(filter(None, [_HINTS.get(cause.kind), f"the whole log: {log}"]))
     what = f"the build failed at {cause.place}" if cause.place else "the build failed"
     return BuildFailedError(
-        what, why=cause.text, hint=hint, log=str(log), commits_fault=cause.kind == "source"
+        what,
+        why=cause.text,
+        hint=hint,
+        log=str(log),
+        commits_fault=cause.kind == "source"
+        or (cause.kind == "other" and bool(_COMPILES.match(run.failure))),
     )

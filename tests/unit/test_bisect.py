@@ -435,8 +435,10 @@ def test_a_budget_that_is_no_time_is_refused(text):
 
 # --- Stages ---------------------------------------------------------------------------------------
 
-BROKEN = BuildFailedError("the build failed", why="a.cu(7): error", log="/logs/build.log")
-FULL = BuildFailedError("the build failed", why="No space left on device", of_source=False)
+BROKEN = BuildFailedError(
+    "the build failed", why="a.cu(7): error", log="/logs/build.log", commits_fault=True
+)
+FULL = BuildFailedError("the build failed", why="No space left on device")
 
 
 def number(fork: Fork, commit: str) -> int:

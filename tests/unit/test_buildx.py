@@ -225,8 +225,7 @@ def test_a_full_disk_is_told_with_what_frees_it(tmp_path, progress, event):
     ],
 )
 def test_what_the_tree_holds_is_to_blame(tmp_path, progress, event):
-    run = follow(tmp_path, progress, {"vertexes": [VERTEX]}, event)
-    assert buildx._failure(run, Path("build.log")).of_source
+    assert failure(tmp_path, progress, event).commits_fault
 
 
 @pytest.mark.parametrize(
@@ -241,9 +240,7 @@ def test_what_the_tree_holds_is_to_blame(tmp_path, progress, event):
     ids=["disk", "cc1plus killed", "cicc killed", "shell killed", "packages"],
 )
 def test_what_the_machine_lacks_is_not_the_trees_fault(tmp_path, progress, event):
-    begun = {"vertexes": [{**VERTEX, **vertex} for vertex in event.get("vertexes", [VERTEX])]}
-    run = follow(tmp_path, progress, begun, event)
-    assert not buildx._failure(run, Path("build.log")).of_source
+    assert not failure(tmp_path, progress, event).commits_fault
 
 
 def test_a_buildx_that_never_began_is_the_engines_failure(tmp_path, progress):
