@@ -17,6 +17,7 @@ from builder import (
     buildx,
     ccache_dir,
     engine,
+    layer_sizes,
     machine,
     paths,
     pins,
@@ -124,7 +125,7 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
     compressed = earlier.compressed_bytes if earlier else 0
     if earlier is None and not request.trial:
         progress.step("measure the compressed size")
-        compressed = engine.compressed_size(image)
+        compressed = layer_sizes.compressed(image)
     made = Receipt(
         variant=request.variant,
         fork=everything.variants[request.variant].fork,

@@ -6,7 +6,6 @@ later layer hides. Nothing is unpacked to disk but ELF files too large to hold.
 
 import contextlib
 import dataclasses
-import io
 import json
 import posixpath
 import tarfile
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from builder import elf, engine, signals
+from builder import elf, engine, image_stream, signals
 from builder.container import LABEL, gpu_requests
 from builder.errors import EngineError
 from builder.image_tree import File, Layer
@@ -93,40 +92,18 @@ def layers(image: "Image", *, scan: Scan, deep: Callable[[str], bool]) -> tuple[
     """
     found: dict[str, Layer] = {}
     order: list[str] | None = None
-    with engine.engine_errors("send the image"):
-        stream = io.BufferedReader(_Stream(image.save(chunk_size=_CHUNK)), _CHUNK)
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is None:
-                    continue
-                if member.name == "manifest.json":
-                    order = json.load(content)[0]["Layers"]
-                elif layer := _layer(content, scan, deep):
-                    found[member.name] = layer
+    with engine.engine_errors("send the image"), image_stream.archive(image) as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is None:
+                continue
+            if member.name == "manifest.json":
+                order = json.load(content)[0]["Layers"]
+            elif layer := _layer(content, scan, deep):
+                found[member.name] = layer
     if order is None or not set(order) <= set(found):
         raise EngineError("the engine sent an image whose layers cannot be read")
     return tuple(found[name] for name in order)
-
-
-class _Stream(io.RawIOBase):
-    """The engine's chunks as a file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: object) -> int:
-        view = memoryview(target)  # type: ignore[arg-type]
-        if not self._left:
-            self._left = memoryview(next(self._chunks, b""))
-        size = min(len(view), len(self._left))
-        view[:size] = self._left[:size]
-        self._left = self._left[size:]
-        return size
 
 
 def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer | None:
