@@ -112,7 +112,7 @@ def _case(everything: Pins, request: Request, results: Path) -> Case:
     return Case(
         pins=everything,
         remote=git.Remote(name, fork.url),
-        variant=pins.variant_of(everything, name, request.variant) if builds else "",
+        variant=pins.variant_of(everything, "fork", name, request.variant) if builds else "",
         stage="run" if command else request.stage,
         command=command,
         results=results,

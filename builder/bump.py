@@ -82,7 +82,7 @@ def bump(file: Path, request: Request, stages: Stages | None, progress: Progress
         text = read(file)
         everything = pins.parse(text, str(file))
         name, fork, url = _fork(everything, request)
-        variant = pins.variant_of(everything, name, request.variant) if stages else None
+        variant = pins.variant_of(everything, "fork", name, request.variant) if stages else None
         move = _look_up(git.Remote(name, url), fork, request.to, progress)
         edited = pins_edit.with_pin(text, name, move.new)
         report = _report(name, url, move)

@@ -19,7 +19,6 @@ from builder.bump import (
 from builder.bump_report import BaseReport, ImageMove, Proof, to_markdown
 from builder.errors import UsageError
 from builder.model import Base, Pins
-from builder.pins_problems import suggestion
 from builder.progress import Progress
 
 
@@ -35,7 +34,7 @@ def bump_base(
     with alone(file, progress):
         text = read(file)
         everything = pins.parse(text, str(file))
-        variant = _variant(everything, name, request.variant) if stages else None
+        variant = pins.variant_of(everything, "base", name, request.variant) if stages else None
         moves = _look_up(everything.bases[name], name, progress)
         report = BaseReport(name, moves, "unproven" if moves else "unchanged")
         if not moves:
@@ -76,16 +75,6 @@ def _look_up(base: Base, name: str, progress: Progress) -> list[ImageMove]:
             hint="there is nothing to move",
         )
     return moves
-
-
-def _variant(everything: Pins, base: str, wanted: str | None) -> str:
-    own = [name for name, variant in everything.variants.items() if variant.base == base]
-    name = wanted or everything.policy.default_variant
-    if wanted is None and name not in own and own:
-        name = own[0]
-    if name not in own:
-        raise UsageError(f"base {base} has no variant {name!r}", hint=suggestion(name, own))
-    return name
 
 
 def _prove(

@@ -5,7 +5,7 @@ import json
 import tomllib
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from builder.errors import PinsError, UsageError
 from builder.model import Base, Fork, Pins, Variant
@@ -72,17 +72,17 @@ def variant(pins: Pins, name: str | None) -> tuple[str, Variant]:
     return name, pins.variants[name]
 
 
-def variant_of(pins: Pins, fork: str, wanted: str | None) -> str:
-    """The fork's variant of this name, or for None the default variant if it is the fork's.
+def variant_of(pins: Pins, part: Literal["fork", "base"], of: str, wanted: str | None) -> str:
+    """The variant of this name that a fork or a base has; for None the default one if it is that.
 
     Else its first. Raises UsageError with the nearest name.
     """
-    own = [name for name, variant in pins.variants.items() if variant.fork == fork]
+    own = [name for name, variant in pins.variants.items() if getattr(variant, part) == of]
     name = wanted or pins.policy.default_variant
     if wanted is None and name not in own and own:
         name = own[0]
     if name not in own:
-        raise UsageError(f"fork {fork} has no variant {name!r}", hint=suggestion(name, own))
+        raise UsageError(f"{part} {of} has no variant {name!r}", hint=suggestion(name, own))
     return name
 
 
