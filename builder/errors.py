@@ -1,7 +1,7 @@
 """One tree of errors. Each says what happened, why, and what to do next, and knows its exit code.
 
 Exit codes: 0 yes · 1 the answer is no · 2 usage or pins · 3 bug · 4 engine · 5 build failed ·
-6 remote unavailable · 7 ref not found · 130 interrupted.
+6 remote unavailable · 7 ref not found · 8 a published name is taken · 130 interrupted.
 """
 
 
@@ -70,3 +70,9 @@ class RefNotFoundError(BuilderError):
     """The remote answered, and has no such branch, tag or commit."""
 
     exit_code = 7
+
+
+class NameTakenError(BuilderError):
+    """A published name stands for another digest than this command may give it."""
+
+    exit_code = 8

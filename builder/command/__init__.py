@@ -1,0 +1,1 @@
+"""The commands, one family a module: parse, call one verb, show what it found."""

@@ -1,0 +1,163 @@
+"""The record of what was published: a plain tree of JSON files, for a branch or a Pages site.
+
+    index.json               the repository, its floating tags, the releases, newest first
+    releases/<NAME>.json     one release; its name is the immutable tag
+    nights/<DATE>-<VARIANT>.json   one night of `builder nightly`
+
+Times are UTC, ISO 8601. Sizes are bytes, durations seconds. Every file is whole at any moment.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from builder.errors import UsageError
+from builder.model import CacheStats, Receipt
+from builder.replace_files import replace_files
+
+T = TypeVar("T")
+Proof = Literal["contract", "audit", "kv"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was done to a release; `previous` is the digest that `tag` had before."""
+
+    at: str
+    what: Literal["pushed", "tagged", "promoted", "rolled-back", "lost", "deleted"]
+    tag: str | None = None
+    previous: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What goes with an image in its registry: `digest` of the manifest that carries it."""
+
+    kind: Literal["source", "sbom", "provenance", "signature", "evidence"]
+    digest: str
+    media_type: str
+    tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An image in a registry and what is known of it.
+
+    `digest` is the registry's, of the manifest or index that was pushed. `proven` and `not_proven`
+    part what a release can prove; `gpu` names the GPU that the smoke ran on, None: none. `audit`
+    and `smoke` are the reports' JSON as `builder audit --json` and `builder smoke --json` print it.
+    """
+
+    name: str
+    repository: str
+    variant: str
+    fork: str
+    commit: str
+    build_number: int
+    digest: str
+    published: str
+    receipt: Receipt
+    audit: dict[str, Any]
+    smoke: dict[str, Any]
+    required: list[Proof]
+    proven: list[Proof]
+    not_proven: list[Proof]
+    gpu: str | None = None
+    attachments: list[Attachment] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`floating`: tag → the name of the release that it stands for. `releases`: newest first."""
+
+    repository: str
+    floating: dict[str, str] = field(default_factory=dict)
+    releases: list[str] = field(default_factory=list)
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NightStep:
+    """One step of a night. `log` is a path, or empty."""
+
+    name: str
+    status: Literal["ok", "failed", "skipped"]
+    started: str
+    duration_s: float
+    detail: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """One night of one variant; `date` is YYYY-MM-DD, figures None where no step gave them.
+
+    `outcome`: "promoted", "unchanged" (the published image is the newest commit's), "failed".
+    """
+
+    date: str
+    variant: str
+    fork: str
+    outcome: Literal["promoted", "unchanged", "failed"]
+    steps: list[NightStep]
+    commit: str | None = None
+    release: str | None = None
+    failed_step: str | None = None
+    commits_behind: int | None = None
+    days_behind: float | None = None
+    size_bytes: int | None = None
+    compressed_bytes: int | None = None
+    build_s: float | None = None
+    ccache: CacheStats | None = None
+    schema: int = 1
+
+
+def read_index(folder: Path) -> Index | None:
+    """The index; None when nothing was recorded yet. Raises UsageError."""
+    path = folder / "index.json"
+    return _read(path, Index) if path.exists() else None
+
+
+def read_release(folder: Path, name: str) -> Release:
+    """Raises UsageError when there is no such release, or it is not one."""
+    return _read(folder / "releases" / f"{name}.json", Release)
+
+
+def read_nights(folder: Path) -> list[Night]:
+    """Every night, oldest first. Raises UsageError."""
+    return [_read(path, Night) for path in sorted((folder / "nights").glob("*.json"))]
+
+
+def write_release(folder: Path, release: Release, index: Index) -> None:
+    """The release and the index that names it, together."""
+    (folder / "releases").mkdir(parents=True, exist_ok=True)
+    path = folder / "releases" / f"{release.name}.json"
+    replace_files({path: _bytes(release), folder / "index.json": _bytes(index)})
+
+
+def write_night(folder: Path, night: Night) -> Path:
+    """Write one night; a second run of the same night replaces it."""
+    path = folder / "nights" / f"{night.date}-{night.variant}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_files({path: _bytes(night)})
+    return path
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read", why=str(error)) from error
+    except ValidationError as error:
+        raise UsageError(f"{path}: is not what builder wrote", why=str(error)) from error
+
+
+def _bytes(value: Release | Index | Night) -> bytes:
+    return (json.dumps(dataclasses.asdict(value), indent=2) + "\n").encode()
