@@ -3,7 +3,7 @@
 import sys
 
 from builder import console, signals
-from builder.command import building, checking, pinning  # noqa: F401 -- they register on `app`
+from builder.command import building, checking, fitting, pinning  # noqa: F401 -- they register on `app`
 from builder.command.app import NO, InterruptedByUserError, app
 from builder.errors import BuilderError
 

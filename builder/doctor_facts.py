@@ -192,11 +192,23 @@ def find_gpus() -> list[Gpu] | str:
 
 def used_gpu_memory() -> float | None:
     """Memory in use on all GPUs of this machine in MiB; None where no driver says. Never raises."""
-    answer = ask("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
+    figures = _gpu_figures("memory.used")
+    return float(sum(figures)) if figures else None
+
+
+def gpu_memory() -> int | None:
+    """Memory of this machine's first GPU in bytes; None where no driver says. Never raises."""
+    figures = _gpu_figures("memory.total")
+    return figures[0] * 1024 * 1024 if figures else None
+
+
+def _gpu_figures(what: str) -> list[int]:
+    """A figure of each GPU as nvidia-smi gives it, in MiB; none where one is missing."""
+    answer = ask("nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits")
     figures = answer.text.split()
-    if answer.code != 0 or not figures or not all(figure.isdecimal() for figure in figures):
-        return None
-    return float(sum(map(int, figures)))
+    if answer.code != 0 or not all(figure.isdecimal() for figure in figures):
+        return []
+    return [int(figure) for figure in figures]
 
 
 def parse_gpus(answer: Answer) -> list[Gpu] | str:

@@ -1,21 +1,15 @@
-"""What a GGUF's header says of the KV cache: which layers keep one, and how wide.
+"""What a GGUF's header says of the memory of a context: which layers keep what, and how wide.
 
 Facts are from llama.cpp: `llama_model::load_hparams` (llama-model.cpp, models/*.cpp) for what a
 header means, `create_memory` for which caches there are, read at ggml-org 0c1e57098 and spiritbuun
 1c4788192.
 """
 
-import mmap
-import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.errors import UsageError
-
-Value = int | float | bool | str | list[int] | list[float] | list[bool] | None
-Header = Mapping[str, Value]
-"""Keys and values. A list of texts reads as None: vocabularies are long, and say nothing here."""
+from builder import gguf_file
+from builder.gguf_file import Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +30,16 @@ class KvShape:
     """The layers with a KV cache, in order.
 
     Those that look back a window have a cache of their own. `draft` are layers for drafting behind
-    the model's own, which some builds keep a cache for and others do not. `unknown` says why the
-    layers are not known; there are none then.
+    the model's own, which some builds keep a cache for and others do not. `recurrent` counts a
+    hybrid's layers that keep a state, and `state_values` are the f32 values that they keep for a
+    sequence, all together. `unknown` says why the layers are not known; there are none then.
     """
 
     architecture: str
     layers: tuple[KvLayer, ...] = ()
     draft: tuple[KvLayer, ...] = ()
+    recurrent: int = 0
+    state_values: int = 0
     unknown: str | None = None
 
     def cache(self, *, windowed: bool) -> tuple[KvLayer, ...]:
@@ -56,12 +53,7 @@ def read(path: Path) -> KvShape:
     Reads the header alone: 0.1 s for a vocabulary of 250,000, however large the file.
     Raises UsageError when the header cannot be read.
     """
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            keys = header(data)
-    except (OSError, ValueError, LookupError, struct.error) as error:
-        raise UsageError(f"the header of {path} cannot be read", why=str(error)) from error
-    return shape(keys)
+    return shape(gguf_file.read_keys(path))
 
 
 def shape(keys: Header) -> KvShape:
@@ -157,10 +149,13 @@ def _shape(architecture: str, keys: Header) -> KvShape:
         for index in range(count)
     ]
     own = count - (_number(keys, "nextn_predict_layers") or 0)
+    recurrent = sum(_recurrent(architecture, keys, attention)[:own])
     return KvShape(
         architecture,
         layers=tuple(layers[index] for index in range(own) if attention[index]),
         draft=tuple(layers[own:]),
+        recurrent=recurrent,
+        state_values=recurrent * _state_values(keys) if recurrent else 0,
     )
 
 
@@ -177,6 +172,31 @@ def _with_attention(architecture: str, keys: Header, heads: list[int]) -> list[b
     if architecture == "gemma3n":
         own = _GEMMA3N_LAYERS
     return [index < own for index in range(count)]
+
+
+def _recurrent(architecture: str, keys: Header, attention: list[bool]) -> list[bool]:
+    """Whether each layer keeps a recurrent state."""
+    if architecture in _ALWAYS:
+        return [True] * len(attention)
+    if architecture not in _EVERY_FOURTH | _ZERO_HEADS:
+        return [False] * len(attention)
+    feeds = [0] * len(attention)
+    if architecture.startswith("nemotron_h"):
+        # its feed-forward layers are layers of their own, without attention or state
+        feeds = _each(keys, "feed_forward_length", len(attention)) or feeds
+    return [not has and not feed for has, feed in zip(attention, feeds, strict=True)]
+
+
+def _state_values(keys: Header) -> int:
+    """`n_embd_r` and `n_embd_s` of llama-hparams.cpp: f32 values a layer keeps for a sequence."""
+    width = _number(keys, "embedding_length") or 0
+    short = _number(keys, "shortconv.l_cache")
+    if short:
+        return width * (short - 1)
+    inner, state = _number(keys, "ssm.inner_size") or 0, _number(keys, "ssm.state_size") or 0
+    groups = _number(keys, "ssm.group_count") or 0
+    convolution = max(0, (_number(keys, "ssm.conv_kernel") or 0) - 1)
+    return convolution * (inner + 2 * groups * state) + state * inner
 
 
 def _interleaved(keys: Header, heads: list[int]) -> list[bool]:
@@ -239,87 +259,3 @@ def _each(keys: Header, key: str, count: int) -> list[int] | None:
             raise _NotKnownError(f"{key} has {len(value)} values for {count} layers")
         return [int(each) for each in value[:count]]
     return [value] * count if isinstance(value, int) else None
-
-
-# --- The file format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md ------------------
-
-_FORMATS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
-_TEXT, _LIST = 8, 9
-_VERSIONS = (2, 3)
-"""Version 1 counted in 32 bits; nothing has written it since 2023."""
-
-
-def header(data: "bytes | mmap.mmap") -> Header:
-    """The keys and values at the start of a GGUF.
-
-    Raises ValueError, struct.error or LookupError when there is no header, or not a whole one.
-    """
-    magic, version = struct.unpack_from("<4sI", data)
-    if magic != b"GGUF" or version not in _VERSIONS:
-        raise ValueError(f"it begins with {magic!r}, version {version}")
-    reader = _Reader(data, 16)
-    count = reader.number("Q")
-    return dict(reader.pair() for _ in range(count))
-
-
-@dataclass(slots=True)
-class _Reader:
-    """A place in a GGUF, moving forward."""
-
-    data: "bytes | mmap.mmap"
-    at: int
-
-    def pair(self) -> tuple[str, Value]:
-        key = self.text()
-        return key, self.value(self.number("I"))
-
-    def number(self, code: str) -> int:
-        (found,) = struct.unpack_from(f"<{code}", self.data, self.at)
-        self.at += struct.calcsize(code)
-        return int(found)
-
-    def text(self) -> str:
-        size = self.number("Q")
-        found = self.data[self.at : self.at + size]
-        if len(found) < size:
-            raise ValueError("it is cut short")
-        self.at += size
-        return found.decode(errors="replace")
-
-    def value(self, kind: int) -> Value:
-        if kind == _TEXT:
-            return self.text()
-        if kind == _LIST:
-            return self.list(self.number("I"), self.number("Q"))
-        code = _FORMATS[kind]
-        (found,) = struct.unpack_from(f"<{code}", self.data, self.at)
-        self.at += struct.calcsize(code)
-        return found  # type: ignore[no-any-return]
-
-    def list(self, kind: int, count: int) -> Value:
-        if kind == _TEXT:
-            self._pass_texts(count)
-            return None
-        code = f"<{count}{_FORMATS[kind]}"
-        found = list(struct.unpack_from(code, self.data, self.at))
-        self.at += struct.calcsize(code)
-        return found
-
-    def _pass_texts(self, count: int) -> None:
-        data, at = self.data, self.at
-        unpack = struct.Struct("<Q").unpack_from
-        for _ in range(count):
-            at += 8 + unpack(data, at)[0]
-        self.at = at

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from builder.gguf_shape import KvLayer, KvShape
-from builder.model import MAINLINE_KV_TYPES, Kv, KvType
+from builder.kv_size import Width, layer_bytes
+from builder.model import Kv, KvType
 
 _MIB = 1024 * 1024
 _ROUNDING_MIB = 0.005
@@ -18,9 +19,6 @@ _ROUNDING_MIB = 0.005
 
 _FLOAT32 = 1e-6
 """The log's sizes are computed in 32 bits: a share of the size."""
-
-_GROUP = 128
-"""Forks pad each head to a multiple of so many values: their transforms work on such groups."""
 
 _CONTEXT = "constructing llama_context"
 """Each begins with this line: the one that serves, and before it any dry run of `--fit`."""
@@ -193,10 +191,6 @@ def _weigh(
     )
 
 
-Width = tuple[int, int]
-"""Heads, and values a head."""
-
-
 def _half(
     widths: list[Width],
     cells: int,
@@ -229,20 +223,11 @@ def _bytes(widths: list[Width], name: str, kind: KvType) -> int | None:
     """Bytes of a cell over all layers; None where they are not known, or cannot be of this type."""
     total = 0
     for width in widths:
-        one = _layer_bytes(width, name, kind)
+        one = layer_bytes(width, name, kind)
         if one is None:
             return None
         total += one
     return total
-
-
-def _layer_bytes(width: Width, name: str, kind: KvType) -> int | None:
-    heads, size = width
-    if kind.block_bytes is None or kind.block_values is None:
-        return None
-    padded = size if name in MAINLINE_KV_TYPES else -(-size // _GROUP) * _GROUP
-    blocks, left = divmod(heads * padded, kind.block_values)
-    return None if left else blocks * kind.block_bytes
 
 
 def _mixes(
@@ -254,10 +239,10 @@ def _mixes(
     """
     if len(list(groupby(widths))) != 1:
         return []
-    own = _layer_bytes(widths[0], asked, types[asked])
+    own = layer_bytes(widths[0], asked, types[asked])
     found = []
     for other in sorted(types, key=lambda name: (name not in {"q8_0", "f16"}, name)):
-        another = _layer_bytes(widths[0], other, types[other])
+        another = layer_bytes(widths[0], other, types[other])
         if other == asked or own is None or another is None or own == another:
             continue
         found += [

@@ -8,7 +8,8 @@ import gguf
 import pytest
 
 from builder.errors import UsageError
-from builder.gguf_shape import KvLayer, KvShape, Value, read, shape
+from builder.gguf_file import Value
+from builder.gguf_shape import KvLayer, KvShape, read, shape
 from builder.scripted_model import scripted_model
 
 PLAIN: dict[str, Value] = {"block_count": 4, "embedding_length": 512, "attention.head_count": 8}

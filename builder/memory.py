@@ -1,0 +1,186 @@
+"""What a model and its contexts take of memory, from the model's header.
+
+Formulas are llama.cpp's, read at ggml-org 0c1e57098 and held against the buffer sizes that its
+server reports (tests/engine/test_fit.py). Sizes are bytes, contexts tokens.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from builder.gguf_file import Contents, Header, Tensor
+from builder.gguf_shape import KvLayer, KvShape, shape
+from builder.kv_size import GROUP, layer_bytes
+from builder.model import MAINLINE_KV_TYPES, Kv, KvType
+
+UBATCH = 512
+"""llama-server's default for --ubatch-size: tokens that are computed at once."""
+
+_PAD = 256
+"""Contexts are rounded up to so many tokens: llama-context.cpp, llama-kv-cache-iswa.cpp."""
+
+_INPUT = {"token_embd.weight", "per_layer_token_embd.weight"}
+"""Looked up on the CPU, whatever -ngl says: `dev_input` of llama-model.cpp."""
+
+_EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
+"""What -cmoe and -ncmoe leave to the CPU: `LLM_FFN_EXPS_REGEX` of common/common.h."""
+
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where weights go with every layer on the card (-ngl 99).
+
+    `tied` is an output matrix that is the input's, and so in both places. `experts` are, layer by
+    layer, those of the card that -ncmoe could leave to the CPU; empty for a dense model. `draft`
+    are layers behind the model's own that are loaded only when asked for, and in neither place.
+    """
+
+    card: int
+    host: int
+    tied: int = 0
+    experts: tuple[int, ...] = ()
+    draft: int = 0
+
+    @property
+    def without_card(self) -> int:
+        """What a machine without a card holds."""
+        return self.card + self.host - self.tied
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as memory sees it.
+
+    `native` is the context that it was trained for, 0 when the header does not tell. `vocabulary`,
+    `width` and `feed` (values of a token between the two halves of a feed-forward layer, over the
+    experts in use) size the compute buffer.
+    """
+
+    weights: Weights
+    shape: KvShape
+    native: int
+    vocabulary: int
+    width: int
+    feed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """So many slots of so many tokens each, rounded up as llama.cpp does."""
+
+    count: int
+    tokens: int
+
+    @property
+    def cells(self) -> int:
+        """Cells of one slot's cache."""
+        return _padded(self.tokens)
+
+
+def model(contents: Contents) -> Model:
+    """The model that a GGUF's header describes."""
+    keys, architecture = contents.keys, str(contents.keys.get("general.architecture"))
+    own = _number(keys, f"{architecture}.block_count")
+    own -= _number(keys, f"{architecture}.nextn_predict_layers")
+    draft = [each for each in contents.tensors if own <= _layer(each) and own > 0]
+    used = [each for each in contents.tensors if each not in draft]
+    named = {each.name: each for each in used}
+    embedding = named.get("token_embd.weight")
+    has_output = "output.weight" in named or "bert" in architecture
+    tied = embedding.size_bytes if embedding and not has_output else 0
+    host = sum(each.size_bytes for each in used if each.name in _INPUT)
+    return Model(
+        weights=Weights(
+            card=sum(each.size_bytes for each in used) - host + tied,
+            host=host,
+            tied=tied,
+            experts=_experts(used, own),
+            draft=sum(each.size_bytes for each in draft),
+        ),
+        shape=shape(keys),
+        native=_number(keys, f"{architecture}.context_length"),
+        vocabulary=embedding.sizes[-1] if embedding else 0,
+        width=_number(keys, f"{architecture}.embedding_length"),
+        feed=_feed(keys, architecture),
+    )
+
+
+def kv_bytes(
+    layers: Iterable[KvLayer], kv: Kv, types: Mapping[str, KvType], slots: Slots
+) -> int | None:
+    """Keys and values of every slot; None where a type's bytes are not known or do not fit."""
+    total = 0
+    for layer in layers:
+        cell = _cell(layer, kv, types)
+        if cell is None:
+            return None
+        cells = slots.cells
+        if layer.window:
+            cells = min(cells, _padded(layer.window + UBATCH))
+        total += cell * cells * slots.count
+    return total
+
+
+def state_bytes(shape: KvShape, slots: Slots) -> int:
+    """What a hybrid's recurrent layers keep: it does not grow with the context."""
+    return shape.state_values * 4 * slots.count
+
+
+def compute_bytes(model: Model, slots: Slots) -> int:
+    """The compute buffer, estimated: with flash attention, f16 masks and f32 activations.
+
+    On seven small shapes it was between 0.93 and 1.2 of what a CPU server reserved for activations;
+    no card was at hand.
+    """
+    mask = slots.cells * UBATCH * 2
+    layer = mask + UBATCH * 4 * (2 * model.feed + 8 * model.width)
+    return max(layer, UBATCH * 4 * (model.vocabulary + model.width))
+
+
+def refused(shape: KvShape, name: str) -> str:
+    """Why a fork's type does not suit these heads, or nothing."""
+    sizes = {size for layer in shape.layers for size in (layer.k, layer.v)}
+    odd = sorted(size for size in sizes if size % GROUP)
+    if name in MAINLINE_KV_TYPES or not odd:
+        return ""
+    return f"{name}: heads of {odd[0]} values, no multiple of {GROUP}: forks refuse or replace it"
+
+
+def _cell(layer: KvLayer, kv: Kv, types: Mapping[str, KvType]) -> int | None:
+    k = layer_bytes((layer.heads, layer.k), kv.k, types.get(kv.k, KvType()))
+    v = layer_bytes((layer.heads, layer.v), kv.v, types.get(kv.v, KvType()))
+    return None if k is None or v is None else k + v
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // _PAD) * _PAD
+
+
+def _layer(tensor: Tensor) -> int:
+    found = _BLOCK.match(tensor.name)
+    return int(found[1]) if found else -1
+
+
+def _experts(tensors: list[Tensor], layers: int) -> tuple[int, ...]:
+    each = [0] * max(layers, 0)
+    for tensor in tensors:
+        if _EXPERTS.search(tensor.name) and 0 <= _layer(tensor) < layers:
+            each[_layer(tensor)] += tensor.size_bytes
+    return tuple(each) if any(each) else ()
+
+
+def _feed(keys: Header, architecture: str) -> int:
+    dense = _number(keys, f"{architecture}.feed_forward_length")
+    expert = _number(keys, f"{architecture}.expert_feed_forward_length")
+    used = _number(keys, f"{architecture}.expert_used_count")
+    shared = _number(keys, f"{architecture}.expert_shared_feed_forward_length")
+    return used * expert + shared if expert else dense
+
+
+def _number(keys: Header, key: str) -> int:
+    value = keys.get(key)
+    if isinstance(value, list):
+        value = max((each for each in value if isinstance(each, int)), default=0)
+    return value if isinstance(value, int) else 0
