@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from docker import DockerClient
 from builder import engine as engines
 from builder import paths, pins
 from builder.model import Pins
+from tests import docker_registry
+from tests.docker_registry import DockerRegistry
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = Path(__file__).parent / "samples"
@@ -154,3 +157,23 @@ def mainline_cpu_receipt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.fixture(scope="session")
 def mainline_cpu_image(mainline_cpu_receipt: dict[str, Any]) -> str:
     return str(mainline_cpu_receipt["image"])
+
+
+@pytest.fixture(scope="session")
+def registry_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return docker_registry.install(tmp_path_factory.mktemp("docker-registry"))
+
+
+@pytest.fixture
+def docker_registry_server(registry_program: Path, tmp_path: Path) -> Iterator[DockerRegistry]:
+    """A real, empty registry that anybody may push to."""
+    with docker_registry.serve(registry_program, tmp_path / "registry") as registry:
+        yield registry
+
+
+@pytest.fixture
+def docker_registry_with_login(registry_program: Path, tmp_path: Path) -> Iterator[DockerRegistry]:
+    """A real, empty registry that asks for USER and PASSWORD."""
+    folder = tmp_path / "registry-with-login"
+    with docker_registry.serve(registry_program, folder, login=True) as registry:
+        yield registry
