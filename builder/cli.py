@@ -3,7 +3,13 @@
 import sys
 
 from builder import console, signals
-from builder.command import building, checking, fitting, pinning  # noqa: F401 -- they register on `app`
+from builder.command import (  # noqa: F401 -- they register on `app`
+    building,
+    checking,
+    fitting,
+    pinning,
+    publishing,
+)
 from builder.command.app import NO, InterruptedByUserError, app
 from builder.errors import BuilderError
 

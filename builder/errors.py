@@ -72,6 +72,12 @@ class RefNotFoundError(BuilderError):
     exit_code = 7
 
 
+class NotProvenError(BuilderError):
+    """An image has not passed what the policy asks of a release: it gets no name."""
+
+    exit_code = 1
+
+
 class NameTakenError(BuilderError):
     """A published name stands for another digest than this command may give it."""
 

@@ -57,6 +57,11 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names[:_LISTED])}{more}"
 
 
+def is_repository(text: str) -> bool:
+    """Whether this is `host/name`, without a tag."""
+    return _REPOSITORY.fullmatch(text) is not None
+
+
 def problems(pins: Pins) -> Iterator[Problem]:
     """Everything that is wrong with values whose types are right."""
     for kind in ("forks", "sources", "bases", "variants", "profiles"):
@@ -89,7 +94,7 @@ def _policy_problems(policy: Policy) -> Iterator[Problem]:
         if not path or path.startswith("/") or not {"..", "."}.isdisjoint(path.split("/")):
             yield "alert_paths", f"{path!r} is no path in a fork's tree, such as 'src/llama-kv*'"
     repository = policy.release.repository
-    if repository is not None and not _REPOSITORY.fullmatch(repository):
+    if repository is not None and not is_repository(repository):
         yield (
             "release.repository",
             f"{repository!r} is not host/name, without a tag, such as 'ghcr.io/me/llama'",

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from builder.errors import UsageError
 from builder.model import Receipt
 
 
@@ -30,6 +31,18 @@ def write(receipt: Receipt, results: Path) -> Path:
     temporary.write_text(to_json(receipt) + "\n", encoding="utf-8")
     temporary.replace(path)
     return path
+
+
+def read(path: Path) -> Receipt:
+    """The receipt in a file. Raises UsageError when it is none."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Receipt).validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read", why=str(error)) from error
+    except ValidationError as error:
+        raise UsageError(f"{path}: is no receipt of a build", why=str(error)) from error
 
 
 def of_image(results: Path, image_id: str) -> Receipt | None:

@@ -10,6 +10,7 @@ Times are UTC, ISO 8601. Sizes are bytes, durations seconds. Every file is whole
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from builder.replace_files import replace_files
 
 T = TypeVar("T")
 Proof = Literal["contract", "audit", "kv"]
+What = Literal["pushed", "tagged", "promoted", "rolled-back", "lost", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Event:
     """Something that was done to a release; `previous` is the digest that `tag` had before."""
 
     at: str
-    what: Literal["pushed", "tagged", "promoted", "rolled-back", "lost", "deleted"]
+    what: What
     tag: str | None = None
     previous: str | None = None
     note: str = ""
@@ -73,10 +75,15 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """`floating`: tag → the name of the release that it stands for. `releases`: newest first."""
+    """`floating`: tag → the name of the release that it stands for. `releases`: newest first.
+
+    `moving`: tag → the release that it is being moved to, written before the registry is told: what
+    is killed in between knows the tag again as its own.
+    """
 
     repository: str
     floating: dict[str, str] = field(default_factory=dict)
+    moving: dict[str, str] = field(default_factory=dict)
     releases: list[str] = field(default_factory=list)
     schema: int = 1
 
@@ -140,12 +147,38 @@ def write_release(folder: Path, release: Release, index: Index) -> None:
     replace_files({path: _bytes(release), folder / "index.json": _bytes(index)})
 
 
+def has_release(folder: Path, name: str) -> bool:
+    """Whether the record has a release of this name, be it deleted from the registry since."""
+    return (folder / "releases" / f"{name}.json").exists()
+
+
+def is_deleted(release: Release) -> bool:
+    """Whether the registry's copy was deleted after it was last tagged."""
+    ends = [one.what for one in release.events if one.what in {"tagged", "deleted"}]
+    return ends[-1:] == ["deleted"]
+
+
+def event(what: What, tag: str | None = None, previous: str | None = None, note: str = "") -> Event:
+    """An event of this moment."""
+    return Event(now(), what, tag, previous, note)
+
+
+def now() -> str:
+    """The time as the record writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def write_night(folder: Path, night: Night) -> Path:
     """Write one night; a second run of the same night replaces it."""
     path = folder / "nights" / f"{night.date}-{night.variant}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_files({path: _bytes(night)})
     return path
+
+
+def to_json(release: Release) -> str:
+    """The release as indented JSON, as it lies in the record."""
+    return json.dumps(dataclasses.asdict(release), indent=2)
 
 
 def _read(path: Path, kind: type[T]) -> T:

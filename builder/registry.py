@@ -22,7 +22,8 @@ _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-_ACCEPT = ", ".join([*_INDEXES, *_MANIFESTS])
+ACCEPT = ", ".join([*_INDEXES, *_MANIFESTS])
+"""The media types of all that a tag may stand for."""
 _HUBS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 _LOOPBACK = {"localhost", "127.0.0.1"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -51,6 +52,14 @@ def image(reference: str) -> Image:
     if first == "docker.io" and "/" not in repository:
         repository = f"library/{repository}"
     return Image(first, repository, tag or "latest")
+
+
+def address(host: str) -> str:
+    """Where the registry of this name answers, as a URL without a path."""
+    host = _HUBS.get(host, host)
+    # As the engine does: a registry on this machine needs no certificate.
+    scheme = "http" if host.partition(":")[0] in _LOOPBACK else "https"
+    return f"{scheme}://{host}"
 
 
 def digest(wanted: Image) -> str:
@@ -105,10 +114,7 @@ class _Session:
     def __init__(self, wanted: Image) -> None:
         import requests
 
-        host = _HUBS.get(wanted.host, wanted.host)
-        # As the engine does: a registry on this machine needs no certificate.
-        scheme = "http" if host.partition(":")[0] in _LOOPBACK else "https"
-        self._url = f"{scheme}://{host}/v2/{wanted.repository}"
+        self._url = f"{address(wanted.host)}/v2/{wanted.repository}"
         self._wanted = wanted
         self._session = requests.Session()
         # Else requests would send what the machine's ~/.netrc has for the host.
@@ -143,10 +149,10 @@ class _Session:
 
     def _ask(self, method: Literal["GET", "HEAD"], path: str) -> web.Answer:
         url = f"{self._url}/{path}"
-        answer = web.ask(self._session, url, method=method, headers={"Accept": _ACCEPT})
+        answer = web.ask(self._session, url, method=method, headers={"Accept": ACCEPT})
         if answer.status == _UNAUTHORIZED and "Authorization" not in self._session.headers:
             self._authorize(answer.headers.get("WWW-Authenticate", ""))
-            answer = web.ask(self._session, url, method=method, headers={"Accept": _ACCEPT})
+            answer = web.ask(self._session, url, method=method, headers={"Accept": ACCEPT})
         if answer.status == _NOT_FOUND:
             raise RefNotFoundError(f"{self._wanted}: the registry has no {path.partition('/')[2]}")
         if answer.status != _OK:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from builder.bisect_judges import Stages as BisectStages
     from builder.bump import Stages
+    from builder.publish import Stages as PublishStages
 
 
 def proving() -> "Stages":
@@ -40,4 +41,21 @@ def bisecting() -> "BisectStages":
         build=stages.build,
         smoke=stages.smoke,
         untag=lambda tag: engine.untag(engine.connect(), tag),
+    )
+
+
+def publishing() -> "PublishStages":
+    """Audit and smoke of what was pulled back from a registry."""
+    from builder import audit as audits
+    from builder import engine, publish
+    from builder import smoke as smokes
+
+    return publish.Stages(
+        audit=lambda pins, image, variant, results, progress: audits.audit(
+            engine.connect(), image, pins, results=results, variant=variant, progress=progress
+        ),
+        smoke=lambda pins, image, options, results, progress: smokes.smoke_image(
+            engine.connect(), image, pins, options, results, progress
+        ),
+        gpu=publish.gpu,
     )

@@ -1,0 +1,376 @@
+"""One repository of a registry, to read and to write: blobs, manifests, tags.
+
+The API: https://distribution.github.io/distribution/spec/api/ and, for logins, …/spec/auth/token/
+What is asked here is asked with the login of `registry_login`; `registry.py` asks as anybody may.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import IO, TYPE_CHECKING, Any, cast
+from urllib.parse import urljoin, urlsplit
+
+from builder import registry, registry_login, web
+from builder.errors import RefNotFoundError, RemoteUnavailableError
+
+if TYPE_CHECKING:
+    import requests
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+
+_TIMEOUT_S = (5.0, 120.0)
+"""To connect, and for each read or write of a piece."""
+_PAUSES_S = (0.5, 1.0, 2.0)
+"""Between the tries of one question, where the registry does not say how long to wait."""
+_PATIENCE_S = 60.0
+"""The longest Retry-After that is waited for."""
+_LARGEST = 16 * 1024 * 1024
+_AGAIN = {429, 500, 502, 503, 504}
+_OK, _CREATED, _ACCEPTED = 200, 201, 202
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
+_FIELD = re.compile(r'(\w+)="([^"]*)"')
+_NEXT = re.compile(r'<([^>]+)>;\s*rel="?next"?')
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest or index: its digest, its media type and its very bytes."""
+
+    digest: str
+    media_type: str
+    body: bytes
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the bytes say. Raises RemoteUnavailableError when that is no object."""
+        try:
+            found = json.loads(self.body)
+        except ValueError as error:
+            raise RemoteUnavailableError(f"{self.digest}: no JSON", why=str(error)) from error
+        if not isinstance(found, dict):
+            raise RemoteUnavailableError(f"{self.digest}: no manifest")
+        return found
+
+    @property
+    def children(self) -> list[str]:
+        """The digests of an index's manifests; empty for a manifest."""
+        return [str(one["digest"]) for one in self.content.get("manifests") or []]
+
+
+def of(media_type: str, content: Mapping[str, Any]) -> Manifest:
+    """The manifest of this content."""
+    body = json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
+    return Manifest(f"sha256:{hashlib.sha256(body).hexdigest()}", media_type, body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class RegistryClient:
+    """`host/name` without a tag. Every method raises RemoteUnavailableError.
+
+    That is for a registry that does not answer, refuses, or answers in a shape not its own; what is
+    worth another try is tried four times.
+    """
+
+    def __init__(self, repository: str) -> None:
+        import requests
+
+        wanted = registry.image(repository)
+        self.repository = repository
+        self.host, self.name = wanted.host, wanted.repository
+        self._base = f"{registry.address(wanted.host)}/v2/{wanted.repository}/"
+        self._login = registry_login.login(wanted.host)
+        self._authorization: str | None = None
+        self._session = requests.Session()
+        # Else requests would send what the machine's ~/.netrc has for the host.
+        self._session.auth = lambda request: request
+        self._date: str | None = None
+
+    def __enter__(self) -> "RegistryClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    @property
+    def login(self) -> dict[str, str] | None:
+        """The login as the engine takes it; None: nobody's."""
+        if self._login is None:
+            return None
+        return {"username": self._login.user, "password": self._login.password}
+
+    def clock_ahead_s(self) -> float | None:
+        """Seconds that this machine's clock is ahead of the registry's; None: it tells no time."""
+        try:
+            return time.time() - parsedate_to_datetime(self._date or "").timestamp()
+        except ValueError:
+            return None
+
+    # --- manifests and tags
+
+    def digest(self, name: str) -> str | None:
+        """What a tag (or digest) stands for now; None: there is none."""
+        found = self.manifest(name)
+        return found.digest if found else None
+
+    def manifest(self, name: str) -> Manifest | None:
+        """The manifest or index of a tag or digest; None: there is none."""
+        headers = {"Accept": registry.ACCEPT}
+        answer = self._ask("GET", f"manifests/{name}", {_OK, _NOT_FOUND}, headers=headers)
+        if answer.status == _NOT_FOUND:
+            return None
+        digest = f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
+        if name.startswith("sha256:") and name != digest:
+            raise RemoteUnavailableError(f"{self.repository}: other bytes than {name}")
+        return Manifest(digest, answer.headers.get("Content-Type", MANIFEST), answer.body)
+
+    def put(self, manifest: Manifest, name: str | None = None) -> None:
+        """Put a manifest under a tag; without one under nothing but its digest."""
+        headers = {"Content-Type": manifest.media_type}
+        path = f"manifests/{name or manifest.digest}"
+        self._ask("PUT", path, {_CREATED}, headers=headers, data=manifest.body)
+
+    def delete(self, digest: str) -> None:
+        """Delete a manifest, and with it the tags that stand for it; gone already is no error."""
+        self._ask("DELETE", f"manifests/{digest}", {_ACCEPTED, _NOT_FOUND})
+
+    def tags(self) -> list[str]:
+        """All tags of the repository; none for one that is not there."""
+        found: list[str] = []
+        path = "tags/list?n=1000"
+        while path:
+            answer = self._ask("GET", path, {_OK, _NOT_FOUND})
+            if answer.status == _NOT_FOUND:
+                return found
+            found += _object(answer.body, self.repository).get("tags") or []
+            following = _NEXT.search(answer.headers.get("Link", ""))
+            path = urljoin(f"{self._base}tags/list", following[1]) if following else ""
+        return found
+
+    # --- blobs
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the repository has this blob."""
+        return self._ask("HEAD", f"blobs/{digest}", {_OK, _NOT_FOUND}).status == _OK
+
+    def blob(self, digest: str) -> bytes:
+        """A small blob. Raises RefNotFoundError when there is none."""
+        answer = self._ask("GET", f"blobs/{digest}", {_OK, _NOT_FOUND})
+        if answer.status == _NOT_FOUND:
+            raise RefNotFoundError(f"{self.repository} has no blob {digest}")
+        if f"sha256:{hashlib.sha256(answer.body).hexdigest()}" != digest:
+            raise RemoteUnavailableError(f"{self.repository}: other bytes than {digest}")
+        return answer.body
+
+    @contextlib.contextmanager
+    def stream(self, digest: str) -> Iterator[IO[bytes]]:
+        """A blob of any size, as a file to read from front to back."""
+        # The question before this one has found what to show, so this asks but once.
+        self.has_blob(digest)
+        url = urljoin(self._base, f"blobs/{digest}")
+        with self._response("GET", url, headers=self._shown(url)) as response:
+            if response.status_code != _OK:
+                raise RemoteUnavailableError(f"GET {url}: HTTP {response.status_code}")
+            # Else it closes itself at its end, which what reads through a buffer takes for an error.
+            response.raw.auto_close = False
+            yield cast("IO[bytes]", response.raw)
+
+    def upload(self, digest: str, content: bytes | IO[bytes]) -> None:
+        """Bring a blob there, whole or not at all: a broken connection begins it anew."""
+        for pause in (*_PAUSES_S, None):
+            begun = self._ask("POST", "blobs/uploads/", {_ACCEPTED})
+            place = urljoin(self._base, begun.headers.get("Location", ""))
+            place += f"{'&' if '?' in place else '?'}digest={digest}"
+            try:
+                # One try: after a failure the registry wants a new place to upload to.
+                self._ask("PUT", place, {_CREATED}, data=content, tries=1)
+            except _TransientError as error:
+                if pause is None:
+                    raise
+                time.sleep(pause if error.wait_s is None else error.wait_s)
+            else:
+                return
+
+    def complete(self, digest: str) -> Manifest:
+        """The manifest of this digest, if all that it needs is there.
+
+        Raises RefNotFoundError naming what is missing.
+        """
+        found = self.manifest(digest)
+        if found is None:
+            raise RefNotFoundError(f"{self.repository} has no {digest}")
+        for child in found.children:
+            self.complete(child)
+        needed = [found.content["config"], *found.content["layers"]] if not found.children else []
+        for one in needed:
+            if not self.has_blob(str(one["digest"])):
+                raise RefNotFoundError(f"{self.repository}: {digest} lacks {one['digest']}")
+        return found
+
+    # --- questions
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        expected: set[int],
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | IO[bytes] | None = None,
+        tries: int = len(_PAUSES_S) + 1,
+    ) -> _Answer:
+        url = urljoin(self._base, path)
+        for pause in _PAUSES_S[: tries - 1]:
+            try:
+                return self._authorized(method, url, expected, headers, data)
+            except _TransientError as error:
+                time.sleep(pause if error.wait_s is None else error.wait_s)
+        return self._authorized(method, url, expected, headers, data)
+
+    def _authorized(
+        self,
+        method: str,
+        url: str,
+        expected: set[int],
+        headers: Mapping[str, str] | None,
+        data: bytes | IO[bytes] | None,
+    ) -> _Answer:
+        answer = self._once(method, url, headers, data)
+        if answer.status == _UNAUTHORIZED:
+            # Nobody asked before, or a token has expired: once more, with a new one.
+            self._authorize(answer.headers.get("WWW-Authenticate", ""))
+            answer = self._once(method, url, headers, data)
+        if answer.status in expected:
+            return answer
+        raise _refusal(method, url, answer, self.host)
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        data: bytes | IO[bytes] | None,
+    ) -> _Answer:
+        if data is not None and not isinstance(data, bytes):
+            data.seek(0)
+        return self._send(method, url, headers={**(headers or {}), **self._shown(url)}, data=data)
+
+    def _shown(self, url: str) -> dict[str, str]:
+        """What is shown to the registry, and to no other host that it names."""
+        own = urlsplit(url).netloc == urlsplit(self._base).netloc
+        return {"Authorization": self._authorization} if own and self._authorization else {}
+
+    def _send(self, method: str, url: str, **more: Any) -> _Answer:  # noqa: ANN401 -- requests' own
+        with self._response(method, url, **more) as response:
+            body = response.raw.read(_LARGEST + 1, decode_content=True) or b""
+            self._date = response.headers.get("Date", self._date)
+            if len(body) > _LARGEST:
+                raise RemoteUnavailableError(f"{url}: no end after {_LARGEST} bytes")
+            return _Answer(response.status_code, response.headers, body)
+
+    @contextlib.contextmanager
+    def _response(self, method: str, url: str, **more: Any) -> "Iterator[requests.Response]":  # noqa: ANN401
+        import requests
+        import urllib3
+
+        try:
+            with self._session.request(
+                method, url, timeout=_TIMEOUT_S, stream=True, **more
+            ) as response:
+                yield response
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            # Its own text is a paragraph of class names and pool addresses.
+            raise _TransientError(
+                f"{url.partition('?')[0]} does not answer",
+                why=f"no whole answer ({type(error).__name__})",
+            ) from error
+
+    def _authorize(self, challenge: str) -> None:
+        """Find what to show, from what the registry asks for."""
+        import requests
+
+        scheme, fields = challenge.partition(" ")[0].lower(), dict(_FIELD.findall(challenge))
+        basic = (self._login.user, self._login.password) if self._login else None
+        if scheme == "basic":
+            if basic is None:
+                raise _no_login(self.host)
+            shown = base64.b64encode(":".join(basic).encode()).decode()
+            self._authorization = f"Basic {shown}"
+            return
+        realm = fields.get("realm", "")
+        if scheme != "bearer" or not realm.startswith("http"):
+            raise RemoteUnavailableError(f"{self.host} wants a login", why=challenge[:200])
+        params = {name: fields[name] for name in ("service", "scope") if name in fields}
+        auth = requests.auth.HTTPBasicAuth(*basic) if basic else None
+        answer = self._send("GET", realm, params=params, auth=auth)
+        if answer.status != _OK:
+            raise _refusal("GET", realm, answer, self.host)
+        told = _object(answer.body, self.host)
+        self._authorization = f"Bearer {told.get('token') or told.get('access_token')}"
+
+
+class _TransientError(RemoteUnavailableError):
+    """What another try may mend; `wait_s` is what the registry asked for."""
+
+    def __init__(
+        self, what: str, *, why: str = "", hint: str = "", wait_s: float | None = None
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.wait_s = wait_s
+
+
+def _object(body: bytes, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError as error:
+        raise RemoteUnavailableError(f"{name} answers no JSON", why=str(error)) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _no_login(host: str) -> RemoteUnavailableError:
+    return RemoteUnavailableError(
+        f"{host} wants a login, and there is none",
+        hint=f"`docker login {host}`, or set {registry_login.USER} and {registry_login.PASSWORD}",
+    )
+
+
+def _refusal(method: str, url: str, answer: _Answer, host: str) -> RemoteUnavailableError:
+    what = f"{method} {url.partition('?')[0]}: HTTP {answer.status}"
+    why = _said(answer.body)
+    if answer.status == _UNAUTHORIZED:
+        return RemoteUnavailableError(
+            what,
+            why=f"the login is missing, wrong or expired; {why}",
+            hint=f"`docker login {host}`",
+        )
+    if answer.status == _FORBIDDEN:
+        hint = f"`docker login {host}` as somebody who may write there"
+        return RemoteUnavailableError(what, why=f"the login lacks the right; {why}", hint=hint)
+    wait = web.retry_after(answer.headers)
+    if answer.status in _AGAIN and (wait is None or wait <= _PATIENCE_S):
+        return _TransientError(what, why=why, wait_s=wait)
+    if wait is not None:
+        why = f"it asks to wait {wait:.0f} s; {why}"
+    return RemoteUnavailableError(what, why=why)
+
+
+def _said(body: bytes) -> str:
+    """The registry's own words, in one line."""
+    try:
+        errors = json.loads(body)["errors"]
+        return "; ".join(f"{one['code']}: {one.get('message', '')}"[:200] for one in errors)
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace").strip()

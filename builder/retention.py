@@ -1,0 +1,158 @@
+"""Delete old releases from the registry: never what a tag, an index or the record leans on.
+
+The API cannot say how old a manifest is, so only what the record has is ever deleted.
+"""
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder import promote, publish, rollback
+from builder import record as records
+from builder.errors import UsageError
+from builder.progress import Progress
+from builder.record import Index, Release
+from builder.registry_client import RegistryClient
+
+_CLOCKS_APART_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A release is old when both say so: not among its variant's newest `keep`, over `keep_days`.
+
+    None: that one is not asked. At least one is given.
+    """
+
+    keep: int | None = None
+    keep_days: int | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An old release that stays, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """`deleted`: names of releases, with `dry_run` those that would go. `kept`: old ones that stay.
+
+    `young` counts those that are not old.
+    """
+
+    deleted: list[str]
+    kept: list[Kept]
+    young: int
+    dry_run: bool
+    schema: int = 1
+
+
+def prune(request: Request, record: Path, progress: Progress) -> Pruned:
+    """Delete the old releases of a record, and their attachments, from its registry.
+
+    Raises UsageError without a rule, or when this machine's clock is not the registry's;
+    RemoteUnavailableError, as when the registry does not delete (GHCR's API does not).
+    """
+    if request.keep is None and request.keep_days is None:
+        raise UsageError("which releases are old?", hint="--keep N, --keep-days DAYS, or both")
+    with publish.alone(record, progress):
+        index = promote.recorded(record)
+        with RegistryClient(index.repository) as repository:
+            releases = [records.read_release(record, name) for name in index.releases]
+            old = [one for one in releases if one.name in set(_old(request, releases))]
+            progress.step("look at every tag")
+            used = _used(repository, {one.name: one.digest for one in old})
+            _same_clock(request, repository)
+            kept, deleted = [], []
+            for release in old:
+                why = _needed(index, record, release, used)
+                if why:
+                    kept.append(Kept(release.name, why))
+                    continue
+                deleted.append(release.name)
+                if not request.dry_run:
+                    progress.step(f"delete {release.name}")
+                    _delete(repository, release, used)
+                    index = _written(record, index, release)
+    return Pruned(deleted, kept, len(releases) - len(old), request.dry_run)
+
+
+def _old(request: Request, releases: list[Release]) -> Iterator[str]:
+    """The names of old releases; they come newest first."""
+    seen: dict[str, int] = {}
+    now = datetime.datetime.now(datetime.UTC)
+    for release in releases:
+        seen[release.variant] = seen.get(release.variant, 0) + 1
+        age = now - datetime.datetime.fromisoformat(release.published)
+        many = request.keep is None or seen[release.variant] > request.keep
+        aged = request.keep_days is None or age > datetime.timedelta(days=request.keep_days)
+        if many and aged:
+            yield release.name
+
+
+def _same_clock(request: Request, repository: RegistryClient) -> None:
+    ahead = repository.clock_ahead_s()
+    if request.keep_days is not None and ahead is not None and abs(ahead) > _CLOCKS_APART_S:
+        raise UsageError(
+            f"nothing is deleted by its age: this clock and {repository.host}'s are "
+            f"{abs(ahead) / 3600:.0f} h apart",
+            hint="set the clock, or leave --keep-days out",
+        )
+
+
+def _used(repository: RegistryClient, own: dict[str, str]) -> dict[str, str]:
+    """Digest → the tag that leans on it, through an index too; old releases' own tags left out."""
+    used: dict[str, str] = {}
+    for tag in repository.tags():
+        found = repository.manifest(tag)
+        if found is None or own.get(tag) == found.digest:
+            continue
+        used |= dict.fromkeys([found.digest, *_below(repository, found.children)], tag)
+    return used
+
+
+def _below(repository: RegistryClient, digests: list[str]) -> Iterator[str]:
+    for digest in digests:
+        yield digest
+        found = repository.manifest(digest)
+        yield from _below(repository, found.children if found else [])
+
+
+def _needed(index: Index, record: Path, release: Release, used: dict[str, str]) -> str | None:
+    """Why a release stays, or None."""
+    if release.digest in used:
+        return f"the tag {used[release.digest]} stands for it"
+    for names, what in ((index.floating, "stands for it"), (index.moving, "is being moved to it")):
+        for tag, name in names.items():
+            if name == release.name:
+                return f"by the record {tag} {what}"
+    for tag in index.floating:
+        try:
+            back = rollback.before(index, record, tag)
+        except UsageError:
+            continue
+        if back == release.name:
+            return f"a rollback of {tag} goes back to it"
+    return None
+
+
+def _delete(repository: RegistryClient, release: Release, used: dict[str, str]) -> None:
+    """The manifest first: what is left after a kill is found again by its record."""
+    found = repository.manifest(release.digest)
+    children = list(_below(repository, found.children)) if found else []
+    attached = [one.digest for one in release.attachments]
+    for digest in [release.digest, *attached, *children]:
+        if digest not in used:
+            repository.delete(digest)
+
+
+def _written(record: Path, index: Index, release: Release) -> Index:
+    gone = replace(release, events=[*release.events, records.event("deleted", release.name)])
+    left = replace(index, releases=[name for name in index.releases if name != release.name])
+    records.write_release(record, gone, left)
+    return left

@@ -1,0 +1,93 @@
+"""Move a variant's floating tags back, to what they stood for before or to a named release."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import floating, promote, publish, tags
+from builder import record as records
+from builder.errors import UsageError
+from builder.model import Pins
+from builder.progress import Progress
+from builder.record import Index, Release
+from builder.registry_client import RegistryClient
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is moved back: the variant, and to which release; None: the last good one.
+
+    `force`: also a tag that somebody else moved.
+    """
+
+    variant: str
+    pins: Pins
+    to: str | None = None
+    force: bool = False
+
+
+def rollback(request: Request, record: Path, progress: Progress) -> Release:
+    """Move back each floating tag that stands for the current release; the release gone back to.
+
+    Raises UsageError when there is nothing to go back to, NameTakenError, RefNotFoundError and
+    RemoteUnavailableError.
+    """
+    with publish.alone(record, progress):
+        index, release, moved = chosen(request, record)
+        with RegistryClient(index.repository) as repository:
+            promote.check_name(repository, release)
+            return floating.move(
+                repository, record, release, moved, "rolled-back", progress, force=request.force
+            )
+
+
+def chosen(request: Request, record: Path) -> tuple[Index, Release, tuple[str, ...]]:
+    """The record's index, the release to go back to, and the tags that are moved."""
+    index = promote.recorded(record)
+    own = tags.floating(request.variant, request.pins.policy.default_variant)
+    moved = tuple(tag for tag in own if tag in index.floating)
+    if not moved:
+        raise UsageError(f"no tag of {request.variant} was ever promoted")
+    name = request.to or before(index, record, moved[-1])
+    release = promote.read(index, record, name)
+    if release.variant != request.variant:
+        raise UsageError(f"{name} is a release of {release.variant}, not of {request.variant}")
+    return index, release, moved
+
+
+def before(index: Index, record: Path, tag: str) -> str:
+    """The release that a tag stood for before it was promoted to the present one.
+
+    After a rollback that is the one before the release gone back to, not the one left. A release
+    that was deleted since is passed over. Raises UsageError when there is none.
+    """
+    by_digest = {records.read_release(record, name).digest: name for name in index.releases}
+    release = records.read_release(record, index.floating[tag])
+    seen = {release.digest}
+    while previous := _previous(release, tag):
+        if previous in seen:
+            break
+        if previous in by_digest:
+            return by_digest[previous]
+        seen.add(previous)
+        found = _deleted(record, previous)
+        if found is None:
+            break
+        release = found
+    raise UsageError(
+        f"the record knows no release before {release.name} under {tag}",
+        hint="name one: `builder rollback VARIANT --to RELEASE`; `builder releases` lists them",
+    )
+
+
+def _previous(release: Release, tag: str) -> str | None:
+    promoted = [one for one in release.events if one.what == "promoted" and one.tag == tag]
+    return promoted[-1].previous if promoted else None
+
+
+def _deleted(record: Path, digest: str) -> Release | None:
+    """The release of a digest that the registry has no more."""
+    for path in sorted((record / "releases").glob("*.json")):
+        release = records.read_release(record, path.stem)
+        if release.digest == digest:
+            return release
+    return None
