@@ -94,15 +94,27 @@ class DockerRegistry:
             f"http: {{addr: '127.0.0.1:{self._port}', secret: of-a-test}}",
         ]
         if self._login:
-            (self._folder / "htpasswd").write_text(_HTPASSWD, encoding="utf-8")
+            self.change_password(back=True)
             lines.append(f"auth: {{htpasswd: {{realm: test, path: {self._folder}/htpasswd}}}}")
         return "\n".join(lines) + "\n"
+
+    def change_password(self, *, back: bool = False) -> None:
+        """From now on PASSWORD is not the password, or it is again; the registry reads it anew."""
+        user = USER if back else f"former-{USER}"
+        text = _HTPASSWD.replace(USER, user)
+        (self._folder / "htpasswd").write_text(text, encoding="utf-8")
 
     def ask(self, method: str, path: str, **more: Any) -> requests.Response:
         """One question to the API; `path` comes after /v2/."""
         url = f"http://{self.host}/v2/{path}"
         headers = {"Accept": _ACCEPT}
         return requests.request(method, url, auth=self.auth, headers=headers, timeout=10, **more)
+
+    def put(self, repository: str, tag: str, media_type: str, body: bytes) -> requests.Response:
+        """Put a manifest under a tag, as anybody with the right could."""
+        url = f"http://{self.host}/v2/{repository}/manifests/{tag}"
+        headers = {"Content-Type": media_type}
+        return requests.put(url, data=body, auth=self.auth, headers=headers, timeout=10)
 
     def tags(self, repository: str) -> list[str]:
         return sorted(self.ask("GET", f"{repository}/tags/list").json().get("tags") or [])

@@ -10,6 +10,9 @@ import pytest
 from docker import DockerClient
 
 from builder import container
+from tests import releasing
+from tests.docker_registry import DockerRegistry
+from tests.registry_proxy import Proxy, in_front_of
 
 
 @pytest.fixture
@@ -53,3 +56,29 @@ def _nothing_dangling(engine: DockerClient) -> Iterator[None]:
     before = names()
     yield
     assert names() <= before
+
+
+@pytest.fixture
+def tiny_images(engine: DockerClient, tiny_pins: Path) -> Iterator[releasing.Tiny]:
+    with releasing.tiny_images(engine, tiny_pins.parent) as images:
+        yield images
+
+
+@pytest.fixture
+def registry(docker_registry_server: DockerRegistry) -> DockerRegistry:
+    return docker_registry_server
+
+
+@pytest.fixture
+def publisher(
+    tiny_pins: Path, registry: DockerRegistry, private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> releasing.Publisher:
+    """Nobody's login, a cache of the test's own."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(private_cache))
+    return releasing.publisher(tiny_pins, registry.host)
+
+
+@pytest.fixture
+def proxy(registry: DockerRegistry) -> Iterator[Proxy]:
+    with in_front_of(registry) as found:
+        yield found
