@@ -66,7 +66,7 @@ def in_front_of(registry: DockerRegistry) -> Iterator[Proxy]:
         def _answer(self) -> None:
             fault = proxy.fault(f"{self.command} {self.path}")
             if fault and fault.cut is not None and self.command != "GET":
-                self.rfile.read(fault.cut)
+                self.rfile.read(min(fault.cut, int(self.headers.get("Content-Length") or 0)))
                 self._hang_up()
                 return
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
