@@ -184,7 +184,7 @@ class RegistryClient:
         with self._response("GET", url, headers=self._shown(url)) as response:
             if response.status_code != _OK:
                 raise RemoteUnavailableError(f"GET {url}: HTTP {response.status_code}")
-            # Else it closes itself at its end, which what reads through a buffer takes for an error.
+            # Else it closes itself at its end, and a buffer around it takes that for an error.
             response.raw.auto_close = False
             yield cast("IO[bytes]", response.raw)
 

@@ -4,7 +4,7 @@ The API cannot say how old a manifest is, so only what the record has is ever de
 """
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def prune(request: Request, record: Path, progress: Progress) -> Pruned:
             releases = [records.read_release(record, name) for name in index.releases]
             old = [one for one in releases if one.name in set(_old(request, releases))]
             progress.step("look at every tag")
-            used = _used(repository, {one.name: one.digest for one in old})
+            used = _used(repository, old)
             _same_clock(request, repository)
             kept, deleted = [], []
             for release in old:
@@ -77,7 +77,9 @@ def prune(request: Request, record: Path, progress: Progress) -> Pruned:
                 deleted.append(release.name)
                 if not request.dry_run:
                     progress.step(f"delete {release.name}")
-                    _delete(repository, release, used)
+                    others = [one for one in releases if one.name in index.releases]
+                    _delete(repository, release, used.keys() | _attached(others, release))
+                    progress.detail(f"write down that {release.name} is gone")
                     index = _written(record, index, release)
     return Pruned(deleted, kept, len(releases) - len(old), request.dry_run)
 
@@ -105,8 +107,10 @@ def _same_clock(request: Request, repository: RegistryClient) -> None:
         )
 
 
-def _used(repository: RegistryClient, own: dict[str, str]) -> dict[str, str]:
+def _used(repository: RegistryClient, old: list[Release]) -> dict[str, str]:
     """Digest → the tag that leans on it, through an index too; old releases' own tags left out."""
+    own = {one.name: one.digest for one in old}
+    own |= {a.tag: a.digest for one in old for a in one.attachments if a.tag}
     used: dict[str, str] = {}
     for tag in repository.tags():
         found = repository.manifest(tag)
@@ -141,7 +145,13 @@ def _needed(index: Index, record: Path, release: Release, used: dict[str, str]) 
     return None
 
 
-def _delete(repository: RegistryClient, release: Release, used: dict[str, str]) -> None:
+def _attached(releases: list[Release], to_all_but: Release) -> set[str]:
+    """What is attached to the other releases too, such as the source of one commit."""
+    others = (one for one in releases if one.name != to_all_but.name)
+    return {attachment.digest for one in others for attachment in one.attachments}
+
+
+def _delete(repository: RegistryClient, release: Release, used: Set[str]) -> None:
     """The manifest first: what is left after a kill is found again by its record."""
     found = repository.manifest(release.digest)
     children = list(_below(repository, found.children)) if found else []
