@@ -22,6 +22,7 @@ from builder import (
     receipt,
     render,
     signals,
+    source,
 )
 from builder import build as builds
 from builder import pins as pins_file
@@ -54,7 +55,6 @@ _ONLY_FILES = (
 _IN_HEADLINE = 3
 _CHUNK = 1024 * 1024
 _BY_VARIANT = "name a variant of pins.toml: `builder audit VARIANT --reproduce`"
-_FROM_FOLDER = "--source "
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def _from_disk(
     if labels.get(CLAIMED) != "true":
         return False
     if made:
-        return made.source.startswith(_FROM_FOLDER)
+        return made.source.startswith(source.FROM_DISK)
     archive = everything.variants[name].source
     return archive is None or everything.sources[archive].upstream != labels[REVISION]
 

@@ -6,11 +6,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder import git, render, sdist
+from builder import git, render, sdist, source_archive
 from builder.errors import UsageError
 from builder.locks import locked
 from builder.model import Fork, Pins
 from builder.progress import Progress
+
+FROM_DISK = "--source "
+"""What the origin of a tree from disk begins with."""
 
 _SHA = re.compile(r"[0-9a-f]{7,40}")
 
@@ -37,12 +40,14 @@ def tree(
 ) -> Iterator[Tree]:
     """The tree to build, unchanged while the context lasts.
 
-    From `folder` when given, else from the variant's sdist when no ref is asked for, else from
-    git. Raises UsageError, RemoteUnavailableError, RefNotFoundError.
+    From `folder`, which may be an archive of one, when given, else from the variant's sdist when no
+    ref is asked for, else from git. Raises UsageError, RemoteUnavailableError, RefNotFoundError.
     """
     variant = pins.variants[variant_name]
     fork = pins.forks[variant.fork]
-    if folder is not None:
+    if folder is not None and folder.is_file():
+        yield _from_archive(fork, ref, folder, progress)
+    elif folder is not None:
         yield _from_disk(fork, ref, folder)
     elif variant.source is not None and ref is None:
         source = pins.sources[variant.source]
@@ -67,23 +72,32 @@ def described(pins: Pins, variant_name: str, ref: str | None, folder: Path | Non
     return f"fork {variant.fork} at {wanted}"
 
 
+def _from_archive(fork: Fork, ref: str | None, archive: Path, progress: Progress) -> Tree:
+    unpacked = source_archive.unpack(archive, progress)
+    known = unpacked.known
+    commit = _claimed(fork, ref, archive, known.commit)
+    # What the archive says is said of its own commit.
+    own, pinned = commit == known.commit, commit == fork.commit
+    return Tree(
+        path=unpacked.path,
+        ref=ref or commit,
+        commit=commit,
+        claimed=True,
+        build_number=(known.build_number if own else None)
+        or (fork.build_number if pinned else None),
+        created=(known.created if own else "") or (render.created(fork) if pinned else ""),
+        origin=f"{FROM_DISK}{archive} (sha256:{unpacked.sha256})",
+    )
+
+
 def _from_disk(fork: Fork, ref: str | None, folder: Path) -> Tree:
     if not (folder / "CMakeLists.txt").is_file():
         raise UsageError(
             f"--source {folder}: is no source tree",
             why="it holds no CMakeLists.txt",
-            hint="name the folder that `git clone` made or an archive was unpacked into",
+            hint="name the folder that `git clone` made, or an archive",
         )
-    if ref is not None and not _SHA.fullmatch(ref):
-        raise UsageError(
-            f"--ref {ref}: with --source it names the commit that the tree is said to be",
-            hint="give 7 to 40 hex digits",
-        )
-    commit = ref or git.head(folder) or fork.commit
-    if commit is None:
-        raise UsageError(
-            f"--source {folder}: no commit is known for it", hint="say it with --ref SHA"
-        )
+    commit = _claimed(fork, ref, folder, git.head(folder))
     pinned = commit == fork.commit
     return Tree(
         path=folder.resolve(),
@@ -92,8 +106,23 @@ def _from_disk(fork: Fork, ref: str | None, folder: Path) -> Tree:
         claimed=True,
         build_number=fork.build_number if pinned else None,
         created=render.created(fork) if pinned else "",
-        origin=f"--source {folder}",
+        origin=f"{FROM_DISK}{folder}",
     )
+
+
+def _claimed(fork: Fork, ref: str | None, path: Path, said: str | None) -> str:
+    """The commit that a tree is taken for: as --ref, the tree or the pin says."""
+    if ref is not None and not _SHA.fullmatch(ref):
+        raise UsageError(
+            f"--ref {ref}: with --source it names the commit that the tree is said to be",
+            hint="give 7 to 40 hex digits",
+        )
+    commit = ref or said or fork.commit
+    if commit is None:
+        raise UsageError(
+            f"--source {path}: no commit is known for it", hint="say it with --ref SHA"
+        )
+    return commit
 
 
 @contextmanager

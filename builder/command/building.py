@@ -51,7 +51,7 @@ def build(
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", exists=True, file_okay=False, help="A tree from disk instead."),
+        typer.Option(metavar="DIR|ARCHIVE", exists=True, help="A tree from disk instead."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="Another base of pins.toml.")] = None,
     sets: Annotated[

@@ -112,7 +112,7 @@ def audit(
     ref: Annotated[str | None, typer.Option(help="To reproduce a variant: as in build.")] = None,
     source: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", exists=True, file_okay=False, help="The tree to reproduce."),
+        typer.Option(metavar="DIR|ARCHIVE", exists=True, help="The tree to reproduce."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="To reproduce a variant: as in build.")] = None,
     sets: Annotated[

@@ -1,0 +1,248 @@
+"""A source tree as one file: written the same to the byte each time, unpacked without trust.
+
+A gzipped tar with one folder, as `git archive --prefix` and GitHub's downloads make it. The commit
+is in the comment of the global header, where `git get-tar-commit-id` finds it; the commit's date
+is the files' time; a build number is our own addition to that header.
+"""
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
+
+from builder import paths
+from builder.errors import UsageError
+from builder.progress import Progress
+
+MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+_COMMENT = "comment"
+_NUMBER = "TURBOQUANT.build-number"
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_LEFT_OUT = {".git"}
+_CHUNK = 1 << 20
+_LARGEST = 4 * 10**9
+"""Bytes that a tree may unpack to: forty times llama.cpp's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an archive says of its tree; None and "" are unknown. `created` is RFC 3339, UTC."""
+
+    commit: str | None = None
+    build_number: int | None = None
+    created: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """An archive's tree on disk, and what the archive says of it. `sha256` is the file's."""
+
+    path: Path
+    known: Known
+    sha256: str
+
+
+def write(tree: Path, archive: Path, name: str, known: Known) -> None:
+    """Pack all of a tree but `.git` into a new file; `name` is the folder inside.
+
+    Raises UsageError for what cannot be had elsewhere: a link that leads out of the tree, a device.
+    """
+    moment = int(datetime.fromisoformat(known.created).timestamp()) if known.created else 0
+    facts = {_COMMENT: known.commit or "", _NUMBER: str(known.build_number or "")}
+    scratch = archive.with_name(f"{archive.name}.part")
+    try:
+        with (
+            scratch.open("wb") as file,
+            # No name and no time of its own in the compressed file.
+            gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+            tarfile.open(
+                fileobj=packed,
+                mode="w",
+                format=tarfile.PAX_FORMAT,
+                pax_headers={key: value for key, value in facts.items() if value},
+            ) as tar,
+        ):
+            for path in _inside(tree):
+                _add(tar, tree, path, name, moment)
+        scratch.replace(archive)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def unpack(archive: Path, progress: Progress) -> Unpacked:
+    """The tree of an archive, unpacked once into the cache.
+
+    Nothing is written outside of its folder, whatever the archive says. Raises UsageError when it
+    is no such archive, leads out of its folder, or holds no CMakeLists.txt at its top.
+    """
+    sha256 = file_sha256(archive)
+    home = paths.cache() / "archives" / sha256[:16]
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{home}.lock"):
+        if not home.exists():
+            progress.step(f"unpack {archive.name}")
+            scratch = home.with_name(f"{home.name}.part")
+            shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                extract(archive, scratch)
+                scratch.rename(home)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return Unpacked(_top(archive, home), read(archive), sha256)
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Write an archive's files into a new folder. Raises UsageError.
+
+    Debian 12's Python 3.11.2 has no extraction filters. Links are made last, so that no file is
+    written through one, and each must lead to somewhere in the folder.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            folder.mkdir(parents=True)
+            links: dict[Path, str] = {}
+            left = _LARGEST
+            for member in tar:
+                path = folder / _safe(archive, member)
+                if member.issym():
+                    links[path] = member.linkname
+                    continue
+                left -= member.size
+                if left < 0:
+                    raise _refused(archive, f"it unpacks to more than {_LARGEST} bytes")
+                _write(tar, member, path, archive)
+        _link(archive, folder, links)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise _refused(archive, str(error)) from error
+
+
+def read(archive: Path) -> Known:
+    """What an archive says of its tree. Raises UsageError when it is no tar archive."""
+    try:
+        with tarfile.open(archive) as tar:
+            first = next((one for one in tar if one.isfile()), None)
+            said = tar.pax_headers
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise _refused(archive, str(error)) from error
+    commit, number = said.get(_COMMENT, ""), said.get(_NUMBER, "")
+    if not _COMMIT.fullmatch(commit):
+        return Known()
+    moment = int(first.mtime) if first else 0
+    return Known(
+        commit=commit,
+        build_number=int(number) if number.isdecimal() else None,
+        # As `git archive` has it: all files bear the commit's time. 0 is nobody's.
+        created=datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if moment
+        else "",
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Every path below a folder, in an order of its own; links are not followed."""
+    for entry in sorted(os.scandir(folder), key=lambda one: one.name):
+        if entry.name in _LEFT_OUT:
+            continue
+        yield Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _inside(Path(entry.path))
+
+
+def _add(tar: tarfile.TarFile, tree: Path, path: Path, name: str, moment: int) -> None:
+    found = path.lstat()
+    within = path.relative_to(tree)
+    member = tarfile.TarInfo(f"{name}/{within.as_posix()}")
+    member.mtime = moment
+    member.mode = 0o755 if stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IXUSR else 0o644
+    if stat.S_ISDIR(found.st_mode):
+        member.type = tarfile.DIRTYPE
+        tar.addfile(member)
+    elif stat.S_ISLNK(found.st_mode):
+        member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, str(path.readlink())
+        if not _end(path).is_relative_to(tree.resolve()) or Path(member.linkname).is_absolute():
+            raise UsageError(
+                f"{tree}: cannot be archived",
+                why=f"{within} is a link out of it, to {member.linkname}",
+            )
+        tar.addfile(member)
+    elif stat.S_ISREG(found.st_mode):
+        member.size = found.st_size
+        with path.open("rb") as file:
+            tar.addfile(member, file)
+    else:
+        raise UsageError(f"{tree}: cannot be archived", why=f"{within} is no file")
+
+
+def _safe(archive: Path, member: tarfile.TarInfo) -> PurePosixPath:
+    """The member's path, if it stays inside and is of a kind that a tree has."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise _refused(archive, f"{member.name!r} lies outside of it")
+    if not (member.isfile() or member.isdir() or member.issym()):
+        raise _refused(archive, f"{member.name!r} is no file, folder or symbolic link")
+    return path
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, archive: Path) -> None:
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = tar.extractfile(member)
+    if content is None:
+        raise _refused(archive, f"{member.name!r} has no content")
+    # "x": a second file of one name is refused.
+    with path.open("xb") as file:
+        shutil.copyfileobj(content, file, _CHUNK)
+    path.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
+
+
+def _link(archive: Path, folder: Path, links: dict[Path, str]) -> None:
+    """Make the links, each inside; then see that all lead inside: one may bend another."""
+    inside = folder.resolve()
+    for path, target in links.items():
+        if not _end(path.parent).is_relative_to(inside):
+            raise _refused(archive, f"{path.relative_to(folder)} lies behind a link out of it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+    for path, target in links.items():
+        if target.startswith("/") or not _end(path).is_relative_to(inside):
+            raise _refused(archive, f"{path.relative_to(folder)} is a link out of it, to {target}")
+
+
+def _end(link: Path) -> Path:
+    """Where a link leads when all links on the way are followed; one in a circle stays put."""
+    return Path(os.path.realpath(link))
+
+
+def _top(archive: Path, home: Path) -> Path:
+    """The folder with the tree: the archive's own, or the only one in it."""
+    entries = list(home.iterdir())
+    top = entries[0] if len(entries) == 1 and entries[0].is_dir() else home
+    if not (top / "CMakeLists.txt").is_file():
+        raise _refused(archive, "it holds no CMakeLists.txt at its top, nor in its only folder")
+    return top
+
+
+def _refused(archive: Path, why: str) -> UsageError:
+    return UsageError(
+        f"--source {archive}: is no archive of a source tree",
+        why=why,
+        hint="a .tar.gz as `git archive --prefix=NAME/` or a published image's own",
+    )
