@@ -13,7 +13,12 @@ _CHUNK = 1 << 20
 
 def archive(image: "Image") -> tarfile.TarFile:
     """The archive, open for one pass. Raises what the engine's client and tarfile raise."""
-    stream = io.BufferedReader(_Stream(image.save(chunk_size=_CHUNK)), _CHUNK)
+    return opened(image.save(chunk_size=_CHUNK))
+
+
+def opened(chunks: Iterator[bytes]) -> tarfile.TarFile:
+    """A tar archive that the engine sends in chunks, open for one pass."""
+    stream = io.BufferedReader(_Stream(chunks), _CHUNK)
     return tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK)
 
 
