@@ -9,6 +9,7 @@ from builder.command import (  # noqa: F401 -- they register on `app`
     fitting,
     pinning,
     publishing,
+    verifying,
 )
 from builder.command.app import NO, InterruptedByUserError, app
 from builder.errors import BuilderError

@@ -54,6 +54,7 @@ def diagnose(pins: Pins, variant_name: str) -> list[Check]:
         _check_memory(engine, base),
         _check_git(variant),
         _check_mmdebstrap(base),
+        _check_cosign(),
         *check_gpus(pins, name, facts.find_gpus(), engine),
     ]
 
@@ -178,6 +179,13 @@ def _check_mmdebstrap(base: Base) -> Check:
     if base.bootstrap is None:
         found += ", with a base that can be bootstrapped (--base)"
     return Check("mmdebstrap", "warn", found, f"{_FIX}, or apt-get install mmdebstrap")
+
+
+def _check_cosign() -> Check:
+    if path := shutil.which("cosign"):
+        return Check("cosign", "ok", path)
+    found = "missing; without it nothing published is signed, and no signature checked"
+    return Check("cosign", "warn", found, "apt-get install cosign (Debian 13)")
 
 
 def check_gpus(

@@ -181,15 +181,21 @@ def to_json(release: Release) -> str:
     return json.dumps(dataclasses.asdict(release), indent=2)
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def parse(text: bytes, kind: type[T], name: str) -> T:
+    """The value of one of the record's files; `name` is how errors call it. Raises UsageError."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise UsageError(f"{name}: is not what builder wrote", why=str(error)) from error
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return parse(path.read_bytes(), kind, str(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read", why=str(error)) from error
-    except ValidationError as error:
-        raise UsageError(f"{path}: is not what builder wrote", why=str(error)) from error
 
 
 def _bytes(value: Release | Index | Night) -> bytes:

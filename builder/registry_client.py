@@ -160,6 +160,13 @@ class RegistryClient:
             path = urljoin(f"{self._base}tags/list", following[1]) if following else ""
         return found
 
+    def referrers(self, digest: str) -> Manifest | None:
+        """The index of what names a manifest as its subject; None: the registry has no such API."""
+        answer = self._ask("GET", f"referrers/{digest}", {_OK, _NOT_FOUND})
+        if answer.status == _NOT_FOUND:
+            return None
+        return Manifest(f"sha256:{hashlib.sha256(answer.body).hexdigest()}", INDEX, answer.body)
+
     # --- blobs
 
     def has_blob(self, digest: str) -> bool:

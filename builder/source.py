@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from builder import git, render, sdist, source_archive
 from builder.errors import UsageError
 from builder.locks import locked
-from builder.model import Fork, Pins
+from builder.model import Fork, Pins, Receipt
 from builder.progress import Progress
 
 FROM_DISK = "--source "
@@ -57,6 +58,42 @@ def tree(
     else:
         with _from_git(variant.fork, fork, ref, progress) as found:
             yield found
+
+
+@contextmanager
+def again(pins: Pins, receipt: Receipt, progress: Progress) -> Iterator[Tree]:
+    """The tree that an image was built from, by its receipt.
+
+    Raises UsageError when it came from disk and is gone or has changed; else as `tree` does.
+    """
+    variant = pins.variants[receipt.variant]
+    if receipt.source.startswith(FROM_DISK):
+        path = _unchanged(receipt)
+        with tree(pins, receipt.variant, receipt.commit, path, progress) as found:
+            yield found
+        return
+    archive = pins.sources[variant.source].upstream if variant.source else None
+    ref = None if receipt.commit_claimed and receipt.commit == archive else receipt.commit
+    with tree(pins, receipt.variant, ref, None, progress) as found:
+        yield found
+
+
+def _unchanged(receipt: Receipt) -> Path:
+    """The folder or archive of a receipt, if it is as it was when the build ended."""
+    named = receipt.source.removeprefix(FROM_DISK)
+    path, _, sha256 = named.removesuffix(")").partition(" (sha256:")
+    place, why = Path(path), ""
+    if not place.exists():
+        why = "it is gone"
+    elif sha256 and (place.is_dir() or source_archive.file_sha256(place) != sha256):
+        why = "it is another file now"
+    elif not sha256 and source_archive.newest(place) > datetime.fromisoformat(receipt.created):
+        why = "something in it is newer than the image"
+    if why:
+        raise UsageError(
+            f"{place} is not what {receipt.image} was built from", why=why, hint="build it again"
+        )
+    return place
 
 
 def described(pins: Pins, variant_name: str, ref: str | None, folder: Path | None) -> str:

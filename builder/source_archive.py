@@ -154,6 +154,22 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def text(archive: Path, name: str) -> str:
+    """A text file at the top of an archive's one folder; "" when there is none."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.isfile() and PurePosixPath(member.name).parts[1:] == (name,):
+                content = tar.extractfile(member)
+                return content.read().decode(errors="replace") if content else ""
+    return ""
+
+
+def newest(tree: Path) -> datetime:
+    """When anything in a tree was changed last."""
+    times = (path.lstat().st_mtime for path in [tree, *_inside(tree)])
+    return datetime.fromtimestamp(max(times), UTC)
+
+
 def _inside(folder: Path) -> Iterator[Path]:
     """Every path below a folder, in an order of its own; links are not followed."""
     for entry in sorted(os.scandir(folder), key=lambda one: one.name):

@@ -7,6 +7,7 @@ import typer
 
 from builder import console
 from builder.command.app import NO, Json, PinsFile, VariantName, app, load
+from builder.errors import UsageError
 
 if TYPE_CHECKING:
     from builder.model import Receipt
@@ -53,6 +54,10 @@ def build(
         Path | None,
         typer.Option(metavar="DIR|ARCHIVE", exists=True, help="A tree from disk instead."),
     ] = None,
+    source_of: Annotated[
+        str | None,
+        typer.Option("--source-of", metavar="IMAGE", help="The one that a published image has."),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Another base of pins.toml.")] = None,
     sets: Annotated[
         list[str] | None,
@@ -80,6 +85,8 @@ def build(
     from builder import receipt as receipts
 
     everything, file = load(pins_file)
+    if source_of:
+        variant, source = _published_source(source_of, variant, source)
     request = builds.Request(
         variant=pins.variant(everything, variant)[0],
         ref=ref,
@@ -101,6 +108,22 @@ def build(
         console.say(receipts.to_json(receipt))
     else:
         show_receipt(receipt)
+
+
+def _published_source(
+    image: str, variant: str | None, source: Path | None
+) -> tuple[str | None, Path]:
+    """The variant that a published image's label names, and the source that goes with it."""
+    from builder import attest, published
+    from builder.registry_client import RegistryClient
+    from builder.rule.labels import VARIANT
+
+    if source:
+        raise UsageError("two sources are named", hint="--source or --source-of, not both")
+    with console.progress() as progress, RegistryClient(published.repository_of(image)) as registry:
+        _, manifest = published.locate(registry, image)
+        named = variant or published.labels(registry, manifest).get(VARIANT)
+        return named, attest.fetch_source(registry, manifest.digest, progress)
 
 
 def show_receipt(receipt: "Receipt") -> None:

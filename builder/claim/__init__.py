@@ -1,0 +1,1 @@
+"""What a published image claims, one claim a function: held against what can be known of it."""

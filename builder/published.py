@@ -1,0 +1,140 @@
+"""A published image as its registry has it: labels, what goes with it, what its name stands for."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from builder import attest, referrers, registry, tags
+from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.progress import Progress
+from builder.record import Attachment
+from builder.rule.labels import RECIPE, REVISION, VARIANT, VERSION
+
+if TYPE_CHECKING:
+    from builder.registry_client import Manifest, RegistryClient
+
+SMALL = (attest.SBOM, attest.PROVENANCE, attest.AUDIT, attest.SMOKE)
+"""The files that are read; the source archive is only seen to be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was found. `ids` are what an engine may call the image: an ID, or its digest.
+
+    `name` is the immutable tag that the labels make, None where they make none; `named` is what it
+    stands for, None: there is no such tag. `sums` and `documents` are of the files that go with
+    the image, by name; a document that cannot be read is in `broken`, with the reason.
+    """
+
+    repository: str
+    tag: str
+    digest: str
+    ids: frozenset[str]
+    labels: Mapping[str, str]
+    name: str | None
+    named: str | None
+    attachments: list[Attachment]
+    sums: Mapping[str, str]
+    documents: Mapping[str, Any]
+    broken: Mapping[str, str]
+
+
+def locate(repository: "RegistryClient", reference: str) -> "tuple[str, Manifest]":
+    """The tag of a reference ("" of a digest), and what it stands for.
+
+    Raises RefNotFoundError when the registry has no such image, RemoteUnavailableError.
+    """
+    digest = reference.partition("@")[2]
+    tag = "" if digest else registry.image(reference).tag
+    found = repository.manifest(digest or tag)
+    if found is None:
+        raise RefNotFoundError(f"{repository.repository} has no {digest or tag}")
+    return tag, found
+
+
+def repository_of(reference: str) -> str:
+    """The `host/name` of a reference."""
+    named = registry.image(reference)
+    return f"{named.host}/{named.repository}"
+
+
+def labels(repository: "RegistryClient", manifest: "Manifest") -> dict[str, str]:
+    """The labels of an image for x86-64 Linux. Raises RefNotFoundError, RemoteUnavailableError."""
+    config = json.loads(
+        repository.blob(_platform(repository, manifest).content["config"]["digest"])
+    )
+    found = (config.get("config") or {}).get("Labels") or {}
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def read(repository: "RegistryClient", reference: str, progress: Progress) -> Published:
+    """All that the registry tells of an image. Raises RefNotFoundError, RemoteUnavailableError."""
+    progress.step(f"read {reference}")
+    tag, manifest = locate(repository, reference)
+    own = _platform(repository, manifest)
+    said = labels(repository, manifest)
+    there = referrers.attached(repository, manifest.digest)
+    sums, documents, broken = _documents(repository, there)
+    name = release_name(said)
+    return Published(
+        repository=repository.repository,
+        tag=tag,
+        digest=manifest.digest,
+        ids=frozenset({manifest.digest, own.digest, str(own.content["config"]["digest"])}),
+        labels=said,
+        name=name,
+        named=repository.digest(name) if name else None,
+        attachments=attest.recorded(repository, manifest.digest),
+        sums=sums,
+        documents=documents,
+        broken=broken,
+    )
+
+
+def release_name(said: Mapping[str, str]) -> str | None:
+    """The immutable tag of an image with these labels; None when one is missing or is no such."""
+    version = said.get(VERSION, "")
+    parts = [said.get(VARIANT), said.get(REVISION), said.get(RECIPE)]
+    if not all(parts) or not version.startswith("b") or not version[1:].isdecimal():
+        return None
+    variant, commit, recipe = (str(part) for part in parts)
+    return tags.release(variant, int(version[1:]), commit, recipe)
+
+
+def _platform(repository: "RegistryClient", manifest: "Manifest") -> "Manifest":
+    """The manifest itself, or that of an index for x86-64 Linux."""
+    for one in manifest.content.get("manifests") or []:
+        platform = one.get("platform") or {}
+        if (platform.get("os"), platform.get("architecture")) == ("linux", "amd64"):
+            found = repository.manifest(str(one["digest"]))
+            if found is not None:
+                return found
+    if "config" not in manifest.content:
+        raise RefNotFoundError(
+            f"{repository.repository}: {manifest.digest} is no linux/amd64 image"
+        )
+    return manifest
+
+
+def _documents(
+    repository: "RegistryClient", there: list[referrers.Attached]
+) -> tuple[dict[str, str], dict[str, Any], dict[str, str]]:
+    """The newest of each kind that `attest` makes: sums, contents, and what cannot be read."""
+    newest = {one.kind: one for one in there if one.kind in attest.OURS}
+    sums = {name: sha256 for one in newest.values() for name, sha256 in one.files.items()}
+    documents, broken = {}, {}
+    for name, sha256 in sums.items():
+        try:
+            if name in SMALL:
+                documents[name] = json.loads(repository.blob(f"sha256:{sha256}"))
+            elif not repository.has_blob(f"sha256:{sha256}"):
+                broken[name] = "the registry lacks it"
+        except (RefNotFoundError, ValueError) as error:
+            broken[name] = str(error)
+        except RemoteUnavailableError as error:
+            # The registry's disk may hold other bytes than its name says: that is an answer.
+            if "other bytes" not in error.what:
+                raise
+            broken[name] = error.what
+    return sums, documents, broken

@@ -1,0 +1,229 @@
+"""Documents that go with an image in its registry, as OCI artifacts that name it as their subject.
+
+Found again by the referrers API, or where a registry has none (Debian's docker-registry, GHCR) by
+the tag `sha256-<hex>` with an index of them, which whoever pushes one keeps up:
+https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrers-tag-schema
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder import registry_client as registries
+from builder import source_archive
+from builder.errors import RemoteUnavailableError
+
+if TYPE_CHECKING:
+    from builder.registry_client import Manifest, RegistryClient
+
+EMPTY = "application/vnd.oci.empty.v1+json"
+TITLE = "org.opencontainers.image.title"
+CREATED = "org.opencontainers.image.created"
+
+_NOTHING = b"{}"
+_TRIES = 5
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One file of an artifact: bytes, or a file on disk."""
+
+    name: str
+    media_type: str
+    content: bytes | Path
+
+    @property
+    def sha256(self) -> str:
+        """64 hex digits."""
+        if isinstance(self.content, bytes):
+            return hashlib.sha256(self.content).hexdigest()
+        return source_archive.file_sha256(self.content)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What is attached: its kind in OCI's words, and its files."""
+
+    kind: str
+    documents: Sequence[Document]
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An artifact as the registry has it. `files`: name → SHA-256 in hex of each of its files."""
+
+    kind: str
+    digest: str
+    created: str
+    files: Mapping[str, str]
+    manifest: "Manifest" = field(repr=False)
+
+
+def fallback_tag(digest: str) -> str:
+    """The tag under which the referrers of a manifest are listed without the API."""
+    return digest.replace(":", "-")
+
+
+def attach(
+    repository: "RegistryClient", subject: "Manifest", artifacts: Sequence[Artifact], created: str
+) -> list[Attached]:
+    """Bring artifacts to the registry; one that is there with the same files stays as it is.
+
+    `created` is RFC 3339. Raises RemoteUnavailableError.
+    """
+    there = attached(repository, subject.digest)
+    made: list[Attached] = []
+    new: list[Manifest] = []
+    for artifact in artifacts:
+        files = {one.name: one.sha256 for one in artifact.documents}
+        same = next((one for one in there if (one.kind, one.files) == (artifact.kind, files)), None)
+        if same is None:
+            manifest = _push(repository, subject, artifact, created)
+            new.append(manifest)
+            same = _attached(manifest)
+        made.append(same)
+    if new and repository.referrers(subject.digest) is None:
+        _list(repository, subject.digest, new)
+    return made
+
+
+def attached(repository: "RegistryClient", digest: str) -> list[Attached]:
+    """All artifacts of a manifest, oldest first; what names another subject is none of them.
+
+    Raises RemoteUnavailableError.
+    """
+    found = [
+        one
+        for name in _listed(repository, digest)
+        if (one := repository.manifest(name))
+        and (one.content.get("subject") or {}).get("digest") == digest
+    ]
+    return sorted((_attached(one) for one in found), key=lambda one: (one.created, one.digest))
+
+
+def read(repository: "RegistryClient", artifact: Attached, name: str) -> bytes:
+    """A small file of an artifact. Raises RefNotFoundError, RemoteUnavailableError."""
+    return repository.blob(f"sha256:{artifact.files[name]}")
+
+
+def fetch(repository: "RegistryClient", sha256: str, file: Path) -> None:
+    """Write a file of an artifact, whole or not at all. Raises RemoteUnavailableError."""
+    scratch, hashed = file.with_name(f"{file.name}.part"), hashlib.sha256()
+    try:
+        with repository.stream(f"sha256:{sha256}") as content, scratch.open("wb") as written:
+            while chunk := content.read(_CHUNK):
+                hashed.update(chunk)
+                written.write(chunk)
+        if hashed.hexdigest() != sha256:
+            raise RemoteUnavailableError(f"{repository.repository}: other bytes than {sha256}")
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _listed(repository: "RegistryClient", digest: str) -> list[str]:
+    index = repository.referrers(digest) or repository.manifest(fallback_tag(digest))
+    return index.children if index else []
+
+
+def _push(
+    repository: "RegistryClient", subject: "Manifest", artifact: Artifact, created: str
+) -> "Manifest":
+    empty = f"sha256:{hashlib.sha256(_NOTHING).hexdigest()}"
+    _upload(repository, empty, _NOTHING)
+    for one in artifact.documents:
+        _upload(repository, f"sha256:{one.sha256}", one.content)
+    manifest = registries.of(
+        registries.MANIFEST,
+        {
+            "schemaVersion": 2,
+            "mediaType": registries.MANIFEST,
+            "artifactType": artifact.kind,
+            "config": {"mediaType": EMPTY, "digest": empty, "size": len(_NOTHING), "data": "e30="},
+            "layers": [
+                {
+                    "mediaType": one.media_type,
+                    "digest": f"sha256:{one.sha256}",
+                    "size": one.size,
+                    "annotations": {TITLE: one.name},
+                }
+                for one in artifact.documents
+            ],
+            "subject": {
+                "mediaType": subject.media_type,
+                "digest": subject.digest,
+                "size": len(subject.body),
+            },
+            "annotations": {CREATED: created},
+        },
+    )
+    repository.put(manifest)
+    return manifest
+
+
+def _upload(repository: "RegistryClient", digest: str, content: bytes | Path) -> None:
+    if repository.has_blob(digest):
+        return
+    if isinstance(content, bytes):
+        repository.upload(digest, content)
+        return
+    with content.open("rb") as file:
+        repository.upload(digest, file)
+
+
+def _attached(manifest: "Manifest") -> Attached:
+    content = manifest.content
+    layers: list[dict[str, Any]] = content.get("layers") or []
+    files = {
+        str((one.get("annotations") or {}).get(TITLE, f"file {number}")): str(
+            one["digest"]
+        ).removeprefix("sha256:")
+        for number, one in enumerate(layers, 1)
+    }
+    kind = content.get("artifactType") or content["config"]["mediaType"]
+    created = str((content.get("annotations") or {}).get(CREATED, ""))
+    return Attached(str(kind), manifest.digest, created, files, manifest)
+
+
+def _list(repository: "RegistryClient", digest: str, new: "Sequence[Manifest]") -> None:
+    """Add to the index under the fallback tag. Others may write it too: what they lost comes back.
+
+    A registry has no compare-and-swap, so what was written is read back.
+    """
+    tag = fallback_tag(digest)
+    for _ in range(_TRIES):
+        found = repository.manifest(tag)
+        entries = list(found.content["manifests"]) if found else []
+        known = {str(one["digest"]) for one in entries}
+        missing = [one for one in new if one.digest not in known]
+        if not missing:
+            return
+        content = {
+            "schemaVersion": 2,
+            "mediaType": registries.INDEX,
+            "manifests": entries + [_entry(one) for one in missing],
+        }
+        repository.put(registries.of(registries.INDEX, content), tag)
+    raise RemoteUnavailableError(
+        f"{repository.repository}:{tag} does not keep what is written to it",
+        why=f"{_TRIES} times another list was read back",
+    )
+
+
+def _entry(manifest: "Manifest") -> dict[str, Any]:
+    content = manifest.content
+    return {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": len(manifest.body),
+        "artifactType": content["artifactType"],
+        "annotations": content["annotations"],
+    }
