@@ -1,6 +1,7 @@
 """What tests share: the real pins, small pins, small git repositories, the engine and its image."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from docker import DockerClient
 from builder import engine as engines
 from builder import paths, pins
 from builder.model import Pins
-from tests import docker_registry
+from tests import cosign_program, docker_registry
 from tests.docker_registry import DockerRegistry
 
 ROOT = Path(__file__).parent.parent
@@ -177,3 +178,15 @@ def docker_registry_with_login(registry_program: Path, tmp_path: Path) -> Iterat
     folder = tmp_path / "registry-with-login"
     with docker_registry.serve(registry_program, folder, login=True) as registry:
         yield registry
+
+
+@pytest.fixture(scope="session")
+def cosign_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cosign_program.install(tmp_path_factory.mktemp("cosign"))
+
+
+@pytest.fixture
+def with_cosign(cosign_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cosign is on the path, and knows the password of the tests' keys."""
+    monkeypatch.setenv("PATH", f"{cosign_folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("COSIGN_PASSWORD", cosign_program.PASSWORD)

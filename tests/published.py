@@ -1,10 +1,24 @@
-"""What stands behind a published image in tests: a receipt, contents, reports. Made up."""
+"""What stands behind a published image in tests: a receipt, contents, reports. Made up.
 
+`push` and `release` make an image of them in a real registry, as publish does from the engine.
+"""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from builder import record, registry_client, render
+from builder import tags as names
 from builder.image_contents import Contents, HashedFile, Package
-from builder.model import BaseImage, Receipt
+from builder.model import BaseImage, Pins, Receipt
+from builder.record import Index, Release
+from builder.registry_client import Manifest, RegistryClient
+from builder.render import LABEL
+from builder.smoke_report import CONTRACT
 
 COMMIT = "c" * 40
 URL = "https://github.com/Somebody/llama-fork.git"
@@ -50,3 +64,117 @@ def a_receipt(**changes: Any) -> Receipt:
         log="/home/me/build.log",
     )
     return replace(made, **changes)
+
+
+def labels(receipt: Receipt, **changes: str) -> dict[str, str]:
+    """What `builder build` writes into the image of this receipt."""
+    oci = "org.opencontainers.image"
+    runtime = receipt.bases[1]
+    return {
+        f"{oci}.revision": receipt.commit,
+        f"{oci}.version": f"b{receipt.build_number}",
+        f"{oci}.created": "2026-05-01T10:20:30Z",
+        f"{oci}.base.name": runtime.reference,
+        f"{oci}.base.digest": runtime.digest,
+        f"{LABEL}.variant": receipt.variant,
+        f"{LABEL}.kv-types": "",
+        f"{LABEL}.commit-claimed": str(receipt.commit_claimed).lower(),
+        f"{LABEL}.dockerfile-sha256": receipt.dockerfile_sha256,
+    } | changes
+
+
+def config(of: Mapping[str, str]) -> bytes:
+    layer = hashlib.sha256(b"a layer").hexdigest()
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{layer}"]}
+    image = {"architecture": "amd64", "os": "linux", "config": {"Labels": dict(of)}}
+    return json.dumps(image | {"rootfs": rootfs}).encode()
+
+
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def push(repository: RegistryClient, of: Mapping[str, str], *tags: str) -> Manifest:
+    """An image of one small layer with these labels, under these tags."""
+    layer, described = gzip.compress(b"a layer", mtime=0), config(of)
+    for content in (layer, described):
+        repository.upload(digest(content), content)
+    manifest = registry_client.of(
+        registry_client.MANIFEST,
+        {
+            "schemaVersion": 2,
+            "mediaType": registry_client.MANIFEST,
+            "config": {
+                "mediaType": registry_client.CONFIG,
+                "digest": digest(described),
+                "size": len(described),
+            },
+            "layers": [
+                {
+                    "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                    "digest": digest(layer),
+                    "size": len(layer),
+                }
+            ],
+        },
+    )
+    repository.put(manifest)
+    for tag in tags:
+        repository.put(manifest, tag)
+    return manifest
+
+
+def an_audit(image_id: str) -> dict[str, Any]:
+    findings = [{"probe": "size", "status": "pass", "expected": "", "observed": ""}]
+    return {"schema": 1, "image_id": image_id, "passed": True, "findings": findings}
+
+
+def a_smoke(image_id: str, kv: str = "pass") -> dict[str, Any]:
+    statuses = dict.fromkeys(CONTRACT, "pass") | {"kv": kv, "offload": "unproven"}
+    findings = [
+        {"probe": probe, "status": status, "expected": "", "observed": ""}
+        for probe, status in statuses.items()
+    ]
+    return {"schema": 2, "image_id": image_id, "kv": {"status": kv}, "findings": findings}
+
+
+def a_receipt_of(tree: Path, pins: Pins) -> Receipt:
+    """Of the variant `tiny` as these pins render it, built from a folder."""
+    recipe = render.render(pins, "tiny").sha256
+    return a_receipt(
+        source=f"--source {tree}",
+        commit_claimed=True,
+        dockerfile_sha256=recipe,
+        created=record.now(),
+    )
+
+
+def released(repository: RegistryClient, receipt: Receipt, kv: str = "pass") -> Release:
+    """An image of this receipt under its immutable tag and its floating one, and its release."""
+    name = names.release(
+        receipt.variant, receipt.build_number, receipt.commit, receipt.dockerfile_sha256
+    )
+    manifest = push(repository, labels(receipt), name, receipt.variant)
+    image_id = str(manifest.content["config"]["digest"])
+    return Release(
+        name=name,
+        repository=repository.repository,
+        variant=receipt.variant,
+        fork=receipt.fork,
+        commit=receipt.commit,
+        build_number=receipt.build_number,
+        digest=manifest.digest,
+        published=record.now(),
+        receipt=receipt,
+        audit=an_audit(image_id),
+        smoke=a_smoke(image_id, kv),
+        required=["contract", "audit"],
+        proven=["contract", "audit", *(["kv"] if kv == "pass" else [])],  # type: ignore[list-item]
+        not_proven=[] if kv == "pass" else ["kv"],
+    )
+
+
+def write_record(folder: Path, release: Release) -> Path:
+    index = Index(release.repository, {release.variant: release.name}, releases=[release.name])
+    record.write_release(folder, release, index)
+    return folder
