@@ -142,20 +142,42 @@ def verify(cosign: Cosign, reference: str, signer: Signer) -> Refusal | None:
     """
     with _place(reference) as place:
         told = _ask(cosign, ["verify", *_verifying(cosign, signer, place), reference], place)
-    return Refusal(_reason(told)) if told.returncode else None
+    return _refusal(told) if told.returncode else None
 
 
 def attested(
     cosign: Cosign, reference: str, kind: str, signer: Signer
 ) -> list[dict[str, Any]] | Refusal:
-    """The predicates of this type that the signer attested of `repository@digest`."""
+    """The predicates of this type that the signer attested of `repository@digest`.
+
+    Raises RemoteUnavailableError when the registry does not answer.
+    """
     with _place(reference) as place:
         words = ["verify-attestation", *_verifying(cosign, signer, place), f"--type={kind}"]
         told = _ask(cosign, [*words, reference], place)
     if told.returncode:
-        return Refusal(_reason(told))
+        return _refusal(told)
     statements = [_statement(line) for line in told.stdout.splitlines() if line.strip()]
     return [one["predicate"] for one in statements if one.get("predicateType") == kind]
+
+
+def require_public(key: Key) -> None:
+    """Raises UsageError when the file is no public key in PEM, such as a private one."""
+    try:
+        text = key.path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--key {key.path}: cannot be read", why=str(error)) from error
+    if "-----BEGIN PUBLIC KEY-----" not in text:
+        hint = "`cosign public-key --key cosign.key` prints the public half"
+        raise UsageError(f"--key {key.path}: is no public key", hint=hint)
+
+
+def _refusal(told: "subprocess.CompletedProcess[str]") -> Refusal:
+    """What cosign did not find; whatever else it says, it could not look."""
+    why = _reason(told)
+    if why.startswith(("no matching", "no signatures")):
+        return Refusal(why)
+    raise RemoteUnavailableError("cosign could not look at the signatures", why=why)
 
 
 def _statement(line: str) -> dict[str, Any]:
@@ -208,9 +230,12 @@ def _place(reference: str) -> Iterator[Path]:
 
 def _run(cosign: Cosign, words: list[str], place: Path) -> str:
     told = _ask(cosign, words, place)
-    if told.returncode:
-        raise RemoteUnavailableError(f"cosign {words[0]} failed", why=_reason(told))
-    return told.stdout
+    if not told.returncode:
+        return told.stdout
+    why = _reason(told)
+    if "decrypt" in why:
+        raise UsageError(f"the password in {PASSWORD} is not the key's", why=why)
+    raise RemoteUnavailableError(f"cosign {words[0]} failed", why=why)
 
 
 def _ask(cosign: Cosign, words: list[str], place: Path) -> "subprocess.CompletedProcess[str]":

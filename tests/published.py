@@ -149,29 +149,36 @@ def a_receipt_of(tree: Path, pins: Pins) -> Receipt:
     )
 
 
+def a_release(receipt: Receipt, repository: str, digest: str, kv: str = "pass") -> Release:
+    """A release of which audit and smoke say what the record promises."""
+    return Release(
+        name=names.release(
+            receipt.variant, receipt.build_number, receipt.commit, receipt.dockerfile_sha256
+        ),
+        repository=repository,
+        variant=receipt.variant,
+        fork=receipt.fork,
+        commit=receipt.commit,
+        build_number=receipt.build_number,
+        digest=digest,
+        published=record.now(),
+        receipt=receipt,
+        audit=an_audit(receipt.image_id),
+        smoke=a_smoke(receipt.image_id, kv),
+        required=["contract", "audit"],
+        proven=["contract", "audit", *(["kv"] if kv == "pass" else [])],  # type: ignore[list-item]
+        not_proven=[] if kv == "pass" else ["kv"],
+    )
+
+
 def released(repository: RegistryClient, receipt: Receipt, kv: str = "pass") -> Release:
     """An image of this receipt under its immutable tag and its floating one, and its release."""
     name = names.release(
         receipt.variant, receipt.build_number, receipt.commit, receipt.dockerfile_sha256
     )
     manifest = push(repository, labels(receipt), name, receipt.variant)
-    image_id = str(manifest.content["config"]["digest"])
-    return Release(
-        name=name,
-        repository=repository.repository,
-        variant=receipt.variant,
-        fork=receipt.fork,
-        commit=receipt.commit,
-        build_number=receipt.build_number,
-        digest=manifest.digest,
-        published=record.now(),
-        receipt=receipt,
-        audit=an_audit(image_id),
-        smoke=a_smoke(image_id, kv),
-        required=["contract", "audit"],
-        proven=["contract", "audit", *(["kv"] if kv == "pass" else [])],  # type: ignore[list-item]
-        not_proven=[] if kv == "pass" else ["kv"],
-    )
+    built = replace(receipt, image_id=str(manifest.content["config"]["digest"]))
+    return a_release(built, repository.repository, manifest.digest, kv)
 
 
 def write_record(folder: Path, release: Release) -> Path:

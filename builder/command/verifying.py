@@ -61,5 +61,6 @@ def _signer(key: Path | None, identity: str | None) -> "Signer | None":
     if key and identity:
         raise UsageError("who signed it?", hint="--key FILE or --identity URL, not both")
     if key:
+        cosign.require_public(cosign.Key(key))
         return cosign.Key(key)
     return cosign.Keyless(identity) if identity else None

@@ -1,0 +1,149 @@
+"""Documents beside an image in a real registry, which has no referrers API: listed under a tag."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builder import referrers, registry_client
+from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.referrers import Artifact, Document
+from builder.registry_client import Manifest, RegistryClient
+from tests import published
+from tests.docker_registry import DockerRegistry
+
+KIND = "application/spdx+json"
+NOW, LATER = "2026-11-20T00:00:00Z", "2026-11-21T00:00:00Z"
+
+
+def artifact(text: str = "one", kind: str = KIND) -> Artifact:
+    return Artifact(kind, [Document("a.json", "application/json", json.dumps(text).encode())])
+
+
+@pytest.fixture
+def repository(docker_registry_server: DockerRegistry) -> Iterator[RegistryClient]:
+    with RegistryClient(f"{docker_registry_server.host}/me/llama") as made:
+        yield made
+
+
+@pytest.fixture
+def image(repository: RegistryClient) -> Manifest:
+    return published.push(repository, {"a": "label"}, "x")
+
+
+def test_what_was_attached_is_found_again_with_its_files(repository, image):
+    (made,) = referrers.attach(repository, image, [artifact()], NOW)
+    assert referrers.attached(repository, image.digest) == [made]
+    assert referrers.read(repository, made, "a.json") == b'"one"'
+
+
+def test_it_is_an_artifact_as_oci_1_1_has_them(repository, image):
+    (made,) = referrers.attach(repository, image, [artifact()], NOW)
+    content = made.manifest.content
+    assert content["artifactType"] == KIND
+    assert content["subject"] == {
+        "mediaType": registry_client.MANIFEST,
+        "digest": image.digest,
+        "size": len(image.body),
+    }
+    index = repository.manifest(image.digest.replace(":", "-"))
+    assert index is not None
+    assert index.media_type == registry_client.INDEX
+    (entry,) = index.content["manifests"]
+    assert (entry["digest"], entry["artifactType"]) == (made.digest, KIND)
+
+
+def test_the_same_again_stays_the_one_that_is_there(repository, image):
+    first = referrers.attach(repository, image, [artifact()], NOW)
+    assert referrers.attach(repository, image, [artifact()], LATER) == first
+    assert len(referrers.attached(repository, image.digest)) == 1
+
+
+def test_another_one_is_listed_beside_the_first_the_newest_last(repository, image):
+    referrers.attach(repository, image, [artifact("two")], LATER)
+    referrers.attach(repository, image, [artifact("one")], NOW)
+    found = referrers.attached(repository, image.digest)
+    assert [referrers.read(repository, one, "a.json") for one in found] == [b'"one"', b'"two"']
+
+
+def test_what_names_another_subject_is_not_this_images(repository, image):
+    other = published.push(repository, {"another": "label"}, "y")
+    referrers.attach(repository, other, [artifact()], NOW)
+    theirs = repository.manifest(referrers.fallback_tag(other.digest))
+    assert theirs is not None
+    repository.put(theirs, referrers.fallback_tag(image.digest))
+    assert referrers.attached(repository, image.digest) == []
+
+
+def test_a_list_that_somebody_else_wrote_meanwhile_gets_ours_again(repository, image, monkeypatch):
+    empty = registry_client.of(
+        registry_client.INDEX,
+        {"schemaVersion": 2, "mediaType": registry_client.INDEX, "manifests": []},
+    )
+    put, lost = repository.put, []
+
+    def overwritten(manifest: Manifest, name: str | None = None) -> None:
+        put(manifest, name)
+        if name is not None and not lost:
+            lost.append(name)
+            put(empty, name)
+
+    monkeypatch.setattr(repository, "put", overwritten)
+    (made,) = referrers.attach(repository, image, [artifact()], NOW)
+    assert lost == [referrers.fallback_tag(image.digest)]
+    assert [one.digest for one in referrers.attached(repository, image.digest)] == [made.digest]
+
+
+def test_a_list_that_never_keeps_it_is_given_up(repository, image, monkeypatch):
+    put = repository.put
+    monkeypatch.setattr(repository, "put", lambda manifest, name=None: name or put(manifest, name))
+    with pytest.raises(RemoteUnavailableError) as caught:
+        referrers.attach(repository, image, [artifact()], NOW)
+    assert "does not keep what is written to it" in caught.value.what
+
+
+def test_where_the_registry_lists_them_itself_no_tag_is_written(
+    repository, image, monkeypatch, docker_registry_server
+):
+    """No registry with the referrers API was at hand: its one answer is made up here."""
+    listed: list[str] = []
+
+    def referrers_of(_: str) -> Manifest:
+        entries = [{"digest": one} for one in listed]
+        return registry_client.of(registry_client.INDEX, {"manifests": entries})
+
+    monkeypatch.setattr(repository, "referrers", referrers_of)
+    (made,) = referrers.attach(repository, image, [artifact()], NOW)
+    listed.append(made.digest)
+    assert [one.digest for one in referrers.attached(repository, image.digest)] == [made.digest]
+    assert docker_registry_server.tags("me/llama") == ["x"]
+
+
+def test_a_large_file_comes_whole(repository, image, tmp_path: Path):
+    big = tmp_path / "big"
+    big.write_bytes(b"0123456789abcdef" * (2 << 20))  # 32 MB: more than a small blob may have
+    document = Document("source.tar.gz", "application/gzip", big)
+    (made,) = referrers.attach(repository, image, [Artifact(KIND, [document])], NOW)
+    referrers.fetch(repository, made.files["source.tar.gz"], tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == big.read_bytes()
+
+
+def test_a_file_that_was_bent_on_the_registrys_disk_is_refused(
+    repository, image, docker_registry_server, tmp_path
+):
+    (made,) = referrers.attach(repository, image, [artifact()], NOW)
+    sha256 = made.files["a.json"]
+    blobs = docker_registry_server.storage / "docker/registry/v2/blobs/sha256"
+    (blobs / sha256[:2] / sha256 / "data").write_bytes(b'"two"')
+    with pytest.raises(RemoteUnavailableError) as caught:
+        referrers.fetch(repository, sha256, tmp_path / "out")
+    assert "other bytes" in caught.value.what
+    assert list(tmp_path.glob("out*")) == []
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(repository, image):
+    (made,) = referrers.attach(repository, image, [artifact()], NOW)
+    gone = referrers.Attached(made.kind, made.digest, NOW, {"a.json": "9" * 64}, made.manifest)
+    with pytest.raises(RefNotFoundError):
+        referrers.read(repository, gone, "a.json")
