@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,6 +213,36 @@ def commit_date(repository: "Repo", commit: str) -> str:
             env={"TZ": "UTC"},
         )
     )
+
+
+class CommandError(Exception):
+    """A git command failed; `why` is what it said."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def command(folder: Path, words: tuple[str, ...], environment: Mapping[str, str]) -> str:
+    """What `git` says, run in a folder. Raises CommandError; nobody is asked for a password."""
+    from git.cmd import Git
+    from git.exc import GitCommandError
+
+    tool = Git(folder)
+    patience = [word for item in _PATIENCE.items() for word in ("-c", "=".join(item))]
+    try:
+        env = {**_ENVIRONMENT, **environment}
+        return str(tool.execute(["git", *patience, *words], env=env)).strip()
+    except GitCommandError as error:
+        raise CommandError(_said(str(error.stderr))) from error
+
+
+def top(file: Path) -> Path | None:
+    """The root of the git work tree that a file lies in; None when it lies in none."""
+    try:
+        return Path(command(file.resolve().parent, ("rev-parse", "--show-toplevel"), {})).resolve()
+    except CommandError:
+        return None
 
 
 def head(tree: Path) -> str | None:
@@ -504,12 +535,17 @@ def _redirect(stderr: str) -> str | None:
 
 
 def _failure(remote: Remote, stderr: str) -> RemoteUnavailableError | RefNotFoundError:
-    text = stderr.strip().removeprefix("stderr: '").rstrip("'").strip()
-    why = "\n".join(line for line in text.splitlines() if line.strip())[-1000:]
-    if _REFUSED.search(text):
+    why = _said(stderr)
+    if _REFUSED.search(stderr):
         return RefNotFoundError(f"{remote.url} does not give out that commit", why=why)
     return RemoteUnavailableError(
         f"{remote.url} does not answer as a git repository",
         why=why,
         hint=f"try `git ls-remote {remote.url}`; `--source DIR` builds a tree from disk",
     )
+
+
+def _said(stderr: str) -> str:
+    """The end of what git said, without GitPython's frame."""
+    text = stderr.strip().removeprefix("stderr: '").rstrip("'").strip()
+    return "\n".join(line for line in text.splitlines() if line.strip())[-1000:]

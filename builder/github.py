@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from builder import paths, web
@@ -101,6 +101,32 @@ class Github:
         except (KeyError, TypeError, ValueError) as error:
             raise _unexpected(repr(error)) from error
 
+    def send(
+        self,
+        method: Literal["GET", "POST", "PATCH"],
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        content: Mapping[str, object] | None = None,
+    ) -> Any:  # noqa: ANN401 -- an object or a list of them
+        """The answer to a question that is never kept, or to an order; `content` goes as JSON.
+
+        Raises RefNotFoundError when it is gone or hidden, RemoteUnavailableError.
+        """
+        import requests
+
+        url = f"{self.api.rstrip('/')}{path}"
+        with requests.Session() as session:
+            session.headers["Accept"] = "application/vnd.github+json"
+            session.auth = self._sign
+            told = web.ask(session, url, method=method, params=params, json=content)
+        if told.status not in {200, 201}:
+            raise _refusal(url, told.status, told.headers, _message(told.body))
+        try:
+            return json.loads(told.body)
+        except ValueError as error:
+            raise _unexpected(str(error)) from error
+
     def _sign(self, request: "requests.PreparedRequest") -> "requests.PreparedRequest":
         # As `auth` it also keeps requests from looking into the machine's ~/.netrc.
         if self.token:
@@ -186,7 +212,17 @@ def _unexpected(why: str) -> RemoteUnavailableError:
     return RemoteUnavailableError("GitHub's API answers in a shape that is not its own", why=why)
 
 
-def _refusal(url: str, status: int, headers: Mapping[str, str]) -> BuilderError:
+def _message(body: bytes) -> str:
+    """Why GitHub refuses, in its own words, on one line; empty where it does not say."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return ""
+    said = str(told.get("message", "")) if isinstance(told, dict) else ""
+    return " ".join(said.split())[:200]
+
+
+def _refusal(url: str, status: int, headers: Mapping[str, str], message: str = "") -> BuilderError:
     if status == 404:  # noqa: PLR2004
         return RefNotFoundError(f"{url}: gone, or private")
     wait = web.retry_after(headers)
@@ -195,10 +231,11 @@ def _refusal(url: str, status: int, headers: Mapping[str, str]) -> BuilderError:
     elif wait is not None:
         why = f"it asks to wait {wait:.0f} s"
     else:
-        why = f"HTTP {status}"
-    return RemoteUnavailableError(
-        f"{url} refuses", why=why, hint="GITHUB_TOKEN in the environment raises the limit"
-    )
+        why = f"HTTP {status}{': ' * bool(message)}{message}"
+    hint = "GITHUB_TOKEN in the environment raises the limit"
+    if message:
+        hint = "the token needs the permission for this: see README.md, your own nightly images"
+    return RemoteUnavailableError(f"{url} refuses", why=why, hint=hint)
 
 
 def _until(reset: str) -> str:

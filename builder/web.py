@@ -33,19 +33,20 @@ def ask(
     session: "requests.Session",
     url: str,
     *,
-    method: Literal["GET", "HEAD"] = "GET",
+    method: Literal["GET", "HEAD", "POST", "PATCH"] = "GET",
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
+    json: Mapping[str, object] | None = None,
 ) -> Answer:
     """The whole answer; a server that asks for a short pause is asked once more after it.
 
     Raises RemoteUnavailableError when none comes.
     """
-    answer = _once(session, url, method, headers, params)
+    answer = _once(session, url, method, headers, params, json)
     wait = retry_after(answer.headers)
     if answer.status in {403, 429, 503} and wait is not None and wait <= _PATIENCE_S:
         time.sleep(wait)
-        return _once(session, url, method, headers, params)
+        return _once(session, url, method, headers, params, json)
     return answer
 
 
@@ -55,6 +56,7 @@ def _once(
     method: str,
     headers: Mapping[str, str] | None,
     params: Mapping[str, str] | None,
+    json: Mapping[str, object] | None,
 ) -> Answer:
     import requests
     import urllib3
@@ -67,6 +69,7 @@ def _once(
             url,
             headers=headers,
             params=params,
+            json=json,
             timeout=_TIMEOUT_S,
             stream=True,
             allow_redirects=True,

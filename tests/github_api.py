@@ -1,11 +1,14 @@
 """A local server that speaks the shapes of GitHub's API, its refusals among them."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Api:
         self.url = ""
         self.answers: dict[str, list[Answer]] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.threads: dict[str, list[dict[str, Any]]] = {"issues": [], "pulls": []}
+        """What is under /repos/OWNER/NAME/issues and …/pulls, whatever the repository."""
+        self.written: list[str] = []
+        """Method and path of each POST and PATCH that was obeyed."""
 
     def on(self, path: str, *answers: Answer) -> None:
         self.answers[path] = list(answers)
@@ -36,6 +43,42 @@ class Api:
     def take(self, path: str) -> Answer:
         waiting = self.answers.get(path, [NOT_FOUND])
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+    def thread(self, method: str, path: str, content: dict[str, Any]) -> Answer | None:
+        """An issue or a pull request listed, made or changed; None for any other path.
+
+        https://docs.github.com/rest/issues/issues, https://docs.github.com/rest/pulls/pulls
+        """
+        parts = urlsplit(path)
+        found = re.fullmatch(r"/repos/([\w.-]+/[\w.-]+)/(issues|pulls)(?:/(\d+))?", parts.path)
+        if found is None:
+            return None
+        if parts.path in self.answers:
+            return self.take(parts.path)
+        repository, kind, number = found.groups()
+        if method == "GET":
+            return Answer(body=self._listed(kind, parse_qs(parts.query)))
+        self.written.append(f"{method} {parts.path}")
+        if method == "POST":
+            made = sum(map(len, self.threads.values())) + 1
+            page = f"https://github.com/{repository}/{kind}/{made}"
+            thread = {"number": made, "state": "open", "html_url": page, **content}
+            self.threads[kind].append(thread)
+            return Answer(201, thread)
+        thread = next(one for one in self.threads[kind] if one["number"] == int(number))
+        thread.update(content)
+        return Answer(200, thread)
+
+    def _listed(self, kind: str, query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        state, label = query.get("state", ["open"])[0], query.get("labels", [None])[0]
+        head = query.get("head", [None])[0]
+        return [
+            one
+            for one in self.threads[kind]
+            if state in {"all", one["state"]}
+            and (label is None or label in one["labels"])
+            and (head is None or head.partition(":")[2] == one["head"])
+        ]
 
 
 def page(name: str, *, archived: bool = False) -> dict[str, object]:
@@ -58,7 +101,21 @@ def serve() -> Iterator[Api]:
 
         def do_GET(self) -> None:
             api.asked.append((self.path, dict(self.headers)))
-            answer = api.take(self.path)
+            self._answer(api.thread("GET", self.path, {}) or api.take(self.path))
+
+        def do_POST(self) -> None:
+            self._write()
+
+        def do_PATCH(self) -> None:
+            self._write()
+
+        def _write(self) -> None:
+            api.asked.append((self.path, dict(self.headers)))
+            content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = api.thread(self.command, self.path, content) or api.take(self.path)
+            self._answer(answer)
+
+        def _answer(self, answer: Answer) -> None:
             body = b"" if answer.body is None else json.dumps(answer.body).encode()
             self.send_response(answer.status)
             for name, value in answer.headers.items():

@@ -1,0 +1,162 @@
+"""Branches that builder writes on the remote of a checkout; nobody's work tree is touched."""
+
+import base64
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import git
+from builder.errors import RemoteUnavailableError
+from builder.github import Github
+from builder.progress import Progress
+
+NAME = "builder nightly"
+ADDRESS = "nightly@builder.invalid"
+"""Who commits: no person's address, and none that a host gives to somebody."""
+
+_IDENTITY = {
+    "GIT_AUTHOR_NAME": NAME,
+    "GIT_AUTHOR_EMAIL": ADDRESS,
+    "GIT_COMMITTER_NAME": NAME,
+    "GIT_COMMITTER_EMAIL": ADDRESS,
+}
+
+
+class NotOursError(RemoteUnavailableError):
+    """The branch holds a commit of somebody else's, and was left as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A git work tree with a remote `origin`. `host`: whose token it is pushed with, if any."""
+
+    root: Path
+    host: Github
+
+    @property
+    def origin(self) -> str | None:
+        """The remote's address; None when there is none."""
+        with suppress(git.CommandError):
+            return self._git("remote", "get-url", "origin")
+        return None
+
+    def write(
+        self,
+        branch: str,
+        base: str,
+        message: str,
+        date: str,
+        edit: Callable[[Path], bool],
+        progress: Progress,
+    ) -> str | None:
+        """Make `branch` one commit on top of the remote's `base`, as `edit` changes its tree.
+
+        The same edit of the same base is the same commit, by `date` (RFC 3339). Returns it; None
+        when `edit` says that there is nothing to change. Raises NotOursError,
+        RemoteUnavailableError.
+        """
+        progress.step(f"push {branch}")
+        try:
+            kept = f"refs/builder/{base}"
+            self._git("fetch", "--no-tags", "--depth=1", "origin", f"+refs/heads/{base}:{kept}")
+            with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as scratch:
+                tree = Path(scratch) / "tree"
+                self._git("worktree", "add", "--quiet", "--detach", str(tree), kept)
+                try:
+                    if not edit(tree):
+                        return None
+                    return self._push(tree, branch, message, date)
+                finally:
+                    self._git("worktree", "remove", "--force", str(tree))
+        except git.CommandError as error:
+            raise _failed(f"{branch} could not be pushed to {self.origin}", error) from error
+
+    def take(self, branch: str, folder: Path, progress: Progress) -> None:
+        """Have the files of a branch in a folder that is a git repository of its own.
+
+        A branch that is not there yet is an empty folder. What an earlier run wrote there and did
+        not push stays. Raises RemoteUnavailableError.
+        """
+        progress.step(f"fetch the branch {branch}")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if not (folder / ".git").exists():
+                self._git("init", "--quiet", f"--initial-branch={branch}", at=folder)
+                self._git("remote", "add", "origin", self.origin or "", at=folder)
+            self._commit_all(folder, "What a run left")
+            there = self._git("ls-remote", "origin", f"refs/heads/{branch}", at=folder)
+            if not there:
+                return
+            self._git("fetch", "--no-tags", "origin", f"refs/heads/{branch}", at=folder)
+            own = self._git("for-each-ref", "refs/heads", at=folder)
+            words = ("rebase", "--quiet") if own else ("reset", "--quiet", "--hard")
+            self._git(*words, "FETCH_HEAD", at=folder)
+        except git.CommandError as error:
+            raise _failed(f"the branch {branch} of {self.origin} was not had", error) from error
+
+    def give(self, branch: str, folder: Path, message: str, progress: Progress) -> None:
+        """Commit all that a folder of `take` holds, and push it to its branch.
+
+        Raises RemoteUnavailableError; the commit stays in the folder, for the next `take`.
+        """
+        progress.step(f"push the branch {branch}")
+        try:
+            self._commit_all(folder, message)
+            if self._git("for-each-ref", "refs/heads", at=folder):
+                self._git("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}", at=folder)
+        except git.CommandError as error:
+            raise _failed(f"{branch} could not be pushed to {self.origin}", error) from error
+
+    def _commit_all(self, folder: Path, message: str) -> None:
+        self._git("add", "--all", at=folder)
+        if self._git("status", "--porcelain", at=folder):
+            self._git("commit", "--quiet", "--no-verify", "-m", message, at=folder)
+
+    def _push(self, tree: Path, branch: str, message: str, date: str) -> str:
+        dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+        self._git("add", "--all", at=tree)
+        self._git("commit", "--quiet", "--no-verify", "-m", message, at=tree, more=dates)
+        made = self._git("rev-parse", "HEAD", at=tree)
+        there = self._git("ls-remote", "origin", f"refs/heads/{branch}").partition("\t")[0]
+        if there == made:
+            return made
+        if there:
+            self._check_ours(branch, there)
+        lease = f"--force-with-lease=refs/heads/{branch}:{there}"
+        self._git("push", "--quiet", lease, "origin", f"{made}:refs/heads/{branch}", at=tree)
+        return made
+
+    def _check_ours(self, branch: str, there: str) -> None:
+        self._git("fetch", "--no-tags", "--depth=1", "origin", there)
+        who = self._git("show", "--no-patch", "--no-show-signature", "--format=%ce", there)
+        if who != ADDRESS:
+            raise NotOursError(
+                f"the branch {branch} holds a commit of {who}: it was left as it is",
+                hint="merge its pull request, or delete the branch",
+            )
+
+    def _git(self, *words: str, at: Path | None = None, more: dict[str, str] | None = None) -> str:
+        environment = {**_IDENTITY, **signed(self.host), **(more or {})}
+        return git.command(at or self.root, words, environment)
+
+
+def _failed(what: str, error: git.CommandError) -> RemoteUnavailableError:
+    hint = "a push needs the permission contents: write; a branch that moved meanwhile, another run"
+    return RemoteUnavailableError(what, why=error.why, hint=hint)
+
+
+def signed(host: Github) -> dict[str, str]:
+    """The environment in which git shows the host's token to its site, and to no other.
+
+    Not an argument: those stand in the list of processes.
+    """
+    if host.token is None:
+        return {}
+    word = base64.b64encode(f"x-access-token:{host.token}".encode()).decode()
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{host.server.rstrip('/')}/.extraHeader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {word}",
+    }
