@@ -38,9 +38,13 @@ _WRITABLE = 0o222
 
 
 class RefusedError(BuilderError):
-    """The pin was not moved, and nothing else was changed."""
+    """The pin was not moved, and nothing else was changed. `log`: of the stage that failed."""
 
     exit_code = 1
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "", log: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.log = log
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,25 +253,43 @@ def prove(
     beside the receipts. Raises RefusedError that names the stage that failed and its log.
     """
     variant = order.variant
-    earlier = _earlier(results, variant, before) if before else None
+    before_it = earlier(results, variant, before) if before else None
     smoked_before = kept_smoke.read(variant, before, results) if before else None
     try:
         built = stages.build(candidate, order, results, progress)
     except BuildFailedError as error:
         at = order.ref or "its pin"
         raise _failed("build", variant, at, f"{error.what}\n{error.why}", error.log) from error
-    audited = stages.audit(candidate, built, results, progress)
-    if not audited.passed:
-        raise _failed("audit", variant, built.commit, _words(audited.findings), built.log)
+    audit = audited(candidate, built, stages, results, progress)
+    smoke, kept = smoked(candidate, built, stages, results, progress)
+    return Proof(variant, built, before_it, audit, smoke, kept, smoked_before)
+
+
+def audited(
+    candidate: Pins, built: Receipt, stages: Stages, results: Path, progress: Progress
+) -> str:
+    """The headline of an audit that was passed. Raises RefusedError for another."""
+    report = stages.audit(candidate, built, results, progress)
+    if not report.passed:
+        raise _failed("audit", built.variant, built.commit, _words(report.findings), built.log)
+    return report.headline
+
+
+def smoked(
+    candidate: Pins, built: Receipt, stages: Stages, results: Path, progress: Progress
+) -> tuple[str, kept_smoke.Smoked]:
+    """The headline of a smoke that was passed, and what it measured, kept beside the receipts.
+
+    Raises RefusedError for one that was not.
+    """
+    variant = built.variant
     wanted = frozenset(candidate.policy.release.require) & frozenset(SMOKE_CAN_REQUIRE)
     options = Options(variant=variant, require=wanted)
-    smoked = stages.smoke(candidate, built, options, results, progress)
-    if not smoked.passed:
-        why = "\n".join([smoked.headline, _words(smoked.findings)])
-        raise _failed("smoke", variant, built.commit, why, smoked.log)
-    kept = kept_smoke.write(smoked, variant, built.commit, results)
-    lines = audited.headline, smoked.headline
-    return Proof(variant, built, earlier, *lines, smoked=kept, earlier_smoked=smoked_before)
+    report = stages.smoke(candidate, built, options, results, progress)
+    if not report.passed:
+        why = "\n".join([report.headline, _words(report.findings)])
+        raise _failed("smoke", variant, built.commit, why, report.log)
+    return report.headline, kept_smoke.write(report, variant, built.commit, results)
 
 
 def _failed(stage: str, variant: str, at: str, why: str, log: str) -> RefusedError:
@@ -275,6 +297,7 @@ def _failed(stage: str, variant: str, at: str, why: str, log: str) -> RefusedErr
         f"{stage} failed: {variant} at {at[:9]}; the pin stays, nothing was changed",
         why=why.strip(),
         hint=f"the log: {log}" if log else "",
+        log=log,
     )
 
 
@@ -283,7 +306,7 @@ def _words(findings: "list[Finding]") -> str:
     return "\n".join(f"{one.probe}: {one.observed}; expected: {one.expected}" for one in failed)
 
 
-def _earlier(results: Path, variant: str, commit: str) -> Receipt | None:
+def earlier(results: Path, variant: str, commit: str) -> Receipt | None:
     """The newest receipt of this variant at this commit; one of another schema is none."""
     from pydantic import TypeAdapter, ValidationError
 

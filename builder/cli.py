@@ -7,6 +7,7 @@ from builder.command import (  # noqa: F401 -- they register on `app`
     building,
     checking,
     fitting,
+    nights,
     pinning,
     publishing,
     verifying,

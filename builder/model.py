@@ -193,6 +193,17 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Nightly:
+    """What `builder nightly` builds when nobody names it; empty: what can be built at a branch.
+
+    After `bisect_after` failed nights of a variant it looks for the first bad commit.
+    """
+
+    variants: list[str] = field(default_factory=list)
+    bisect_after: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The default variant, and the limits for freshness (days, commits) and release.
 
@@ -204,6 +215,7 @@ class Policy:
     max_commits: int
     release: Release
     alert_paths: list[str] = field(default_factory=list)
+    nightly: Nightly = field(default_factory=Nightly)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,9 @@ def problems(pins: Pins) -> Iterator[Problem]:
     if pins.policy.default_variant not in pins.variants:
         default = pins.policy.default_variant
         yield "policy.default_variant", _unknown("variant", default, pins.variants)
+    for name in pins.policy.nightly.variants:
+        if name not in pins.variants:
+            yield "policy.nightly.variants", _unknown("variant", name, pins.variants)
     yield from _at("policy", _policy_problems(pins.policy))
 
 
@@ -93,6 +96,8 @@ def _policy_problems(policy: Policy) -> Iterator[Problem]:
         # Such a pattern meets no file, and nobody would notice.
         if not path or path.startswith("/") or not {"..", "."}.isdisjoint(path.split("/")):
             yield "alert_paths", f"{path!r} is no path in a fork's tree, such as 'src/llama-kv*'"
+    if policy.nightly.bisect_after < 1:
+        yield "nightly.bisect_after", "must be at least 1"
     repository = policy.release.repository
     if repository is not None and not is_repository(repository):
         yield (

@@ -105,6 +105,8 @@ class Night:
     """One night of one variant; `date` is YYYY-MM-DD, figures None where no step gave them.
 
     `outcome`: "promoted", "unchanged" (the published image is the newest commit's), "failed".
+    `bisect` is what a bisect of the failure found, as Markdown; `page` the address of the job that
+    ran the night. Both may be empty.
     """
 
     date: str
@@ -121,6 +123,8 @@ class Night:
     compressed_bytes: int | None = None
     build_s: float | None = None
     ccache: CacheStats | None = None
+    bisect: str = ""
+    page: str = ""
     schema: int = 1
 
 

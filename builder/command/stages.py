@@ -1,10 +1,23 @@
 """The real build, audit and smoke, handed to the verbs that move something behind them."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
 
 if TYPE_CHECKING:
     from builder.bisect_judges import Stages as BisectStages
     from builder.bump import Stages
+    from builder.freshness_report import ForkReport
+    from builder.github import Github
+    from builder.github_threads import Threads
+    from builder.model import Pins
+    from builder.nightly import Stages as NightStages
+    from builder.nights import Ends
+    from builder.progress import Progress
     from builder.publish import Stages as PublishStages
 
 
@@ -59,3 +72,85 @@ def publishing() -> "PublishStages":
         ),
         gpu=publish.gpu,
     )
+
+
+def nightly(host: "Github") -> "NightStages":
+    """All that a night does to the world."""
+    from builder import freshness, night_release, propose
+    from builder.nightly import Stages
+
+    def look(pins: "Pins", fork: str, progress: "Progress") -> "ForkReport":
+        return freshness.look(pins, [fork], host, progress).forks[0]
+
+    return Stages(
+        look=look,
+        proving=proving(),
+        publish=night_release.publisher(publishing()),
+        promote=night_release.promote,
+        propose=lambda case, move, release, progress: propose.propose(
+            case.file, move, release, threads(host), case.results, progress
+        ),
+    )
+
+
+def ending(host: "Github") -> "Ends":
+    """What comes after a night."""
+    from builder import bisect, night_issue
+    from builder.nights import Ends
+
+    return Ends(
+        bisect=lambda pins, request, results, progress: bisect.bisect(
+            pins, request, bisecting(), results, progress
+        ),
+        tell=lambda fork, issue, results, progress: night_issue.tell(
+            threads(host), fork, issue, results, progress
+        ),
+        page=night_issue.job_page(),
+    )
+
+
+def threads(host: "Github") -> "Threads | None":
+    """The issues and pull requests of the repository that a GitHub job is of; None outside of one.
+
+    https://docs.github.com/actions/reference/workflows-and-actions/variables
+    """
+    from builder.github_threads import Threads
+
+    repository = os.environ.get("GITHUB_REPOSITORY")
+    return Threads(host, repository) if host.token and repository else None
+
+
+@contextmanager
+def kept_record(
+    file: Path,
+    branch: str | None,
+    folder: Path,
+    host: "Github",
+    progress: "Progress",
+    *,
+    push: bool,
+) -> Iterator[None]:
+    """The record in its folder, and with a branch: had from there, and pushed at the end.
+
+    What was recorded is pushed after an error too. Raises UsageError, RemoteUnavailableError.
+    """
+    if branch is None:
+        yield
+        return
+    from builder import git
+    from builder.branches import Checkout
+
+    root = git.top(file)
+    if root is None or Checkout(root, host).origin is None:
+        raise UsageError(
+            "--record-branch is a branch of the remote `origin` of pins.toml's checkout",
+            why=f"{file} lies in no git checkout that has one",
+            hint="leave it out: the record is kept in a folder",
+        )
+    checkout = Checkout(root, host)
+    checkout.take(branch, folder, progress)
+    try:
+        yield
+    finally:
+        if push:
+            checkout.give(branch, folder, "Nights", progress)

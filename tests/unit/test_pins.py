@@ -86,6 +86,18 @@ BAD = [
         for name in ("llama", "me/llama", "ghcr.io/me/llama:x", "https://ghcr.io/me/x", "ghcr.io/")
     ),
     (
+        "[policy.nightly]",
+        '"mainline-cpu"',
+        '"mainline-cpus"',
+        "policy.nightly.variants: unknown variant 'mainline-cpus'; did you mean 'mainline-cpu'?",
+    ),
+    (
+        "[policy.nightly]",
+        "bisect_after = 3",
+        "bisect_after = 0",
+        "policy.nightly.bisect_after: must be at least 1",
+    ),
+    (
         "[forks.mainline]",
         "build_number = 8993",
         'build_number = "8993"',

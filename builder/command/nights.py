@@ -1,0 +1,150 @@
+"""Images by night: nightly, and the matrix of its workflow."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from builder import console
+from builder.command import stages
+from builder.command.app import Json, PinsFile, app, load
+from builder.command.publishing import DryRun, Record, record_folder
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from builder.night_journal import Found
+    from builder.nightly import Case
+    from builder.nights import NightsReport
+
+Variants = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[VARIANT]...", help="Default: policy.nightly of pins.toml."),
+]
+
+
+@app.command()
+def nightly(
+    variants: Variants = None,
+    ref: Annotated[
+        str | None, typer.Option(help="Another commit of the fork's branch than its newest.")
+    ] = None,
+    pinned: Annotated[bool, typer.Option("--pinned", help="The pin, and no newer commit.")] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="REPOSITORY", help="Default: policy.release.repository."),
+    ] = None,
+    record: Record = None,
+    record_branch: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Take the record from this branch, and push it there."),
+    ] = None,
+    ccache_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="As in build, for every variant.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget how far an earlier run came.")
+    ] = False,
+    dry_run: DryRun = False,
+    github_summary: Annotated[
+        bool, typer.Option("--github-summary", help="Markdown too, for $GITHUB_STEP_SUMMARY.")
+    ] = False,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """Build, prove, publish and promote each fork's newest commit: exit 1 if a candidate failed."""
+    from builder import github, night_issue, nights, paths, publish
+    from builder import nightly as night
+
+    if ref and pinned:
+        raise UsageError("--ref and --pinned name two commits", hint="leave one of them out")
+    everything, file = load(pins_file)
+    names = nights.chosen(everything, [name for name in variants or [] if name])
+    if ref and len({everything.variants[name].fork for name in names}) > 1:
+        raise UsageError("--ref goes with one fork", hint="name variants of one fork")
+    repository = publish.repository(to, everything)
+    host = github.from_environment()
+    folder = record_folder(record, paths.results(file))
+    text = file.read_bytes().decode()
+    with (
+        console.progress() as progress,
+        stages.kept_record(file, record_branch, folder, host, progress, push=not dry_run),
+    ):
+        cases = [
+            night.Case(
+                file,
+                text,
+                everything,
+                night.Request(name, repository, ref, pinned, ccache_dir, restart),
+                folder,
+                stages.nightly(host),
+            )
+            for name in names
+        ]
+        if dry_run:
+            for case in cases:
+                _show_plan(case, night.plan(case, progress))
+            return
+        report = nights.run(cases, stages.ending(host), progress)
+    if github_summary:
+        lost = [(one.variant, one.what) for one in report.not_judged]
+        console.summarise(night_issue.summary(report.nights, lost))
+    if json:
+        console.say(nights.to_json(report))
+    else:
+        _show(report)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _show_plan(case: "Case", found: "Found") -> None:
+    variant, commit = case.request.variant, found.move.new.commit if found.move else ""
+    console.say(f"{variant}: {commit[:9]} as {case.request.repository}:{found.release}")
+    if found.standing:
+        console.say("  nothing to do: it stands, or was promoted before and left")
+    elif found.published:
+        console.say("  promote, bump; it was published before")
+    else:
+        console.say("  build, audit, smoke, publish, promote, bump")
+
+
+def _show(report: "NightsReport") -> None:
+    for night in report.nights:
+        commit = f" at {night.commit[:9]}" if night.commit else ""
+        what = f"{night.failed_step} failed" if night.outcome == "failed" else night.outcome
+        console.say(f"{night.variant}: {what}{commit}")
+        for step in night.steps:
+            detail = step.detail.replace("\n", "\n              ")
+            console.say(f"  {step.status:8}{step.name:11}{detail}")
+            if step.status == "failed" and step.log:
+                console.say(f"{'':21}the log: {step.log}")
+    for lost in report.not_judged:
+        console.say(f"{lost.variant}: not judged: {lost.what}")
+        for line in [*lost.why.splitlines(), *([f"→ {lost.hint}"] if lost.hint else [])]:
+            console.say(f"  {line}")
+    for where in report.told:
+        console.tell(where)
+
+
+@app.command()
+def matrix(
+    variants: Variants = None,
+    gpu_runner: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Runs the variants with CUDA.")
+    ] = None,
+    json: Json = False,
+    pins_file: PinsFile = None,
+) -> None:
+    """The nightly's variants and their machines; as JSON a matrix of GitHub's, on one line."""
+    from builder import matrix as jobs
+    from builder import nights
+
+    everything, _ = load(pins_file)
+    names = nights.chosen(everything, [name for name in variants or [] if name])
+    found = jobs.jobs(everything, names, gpu_runner)
+    if json:
+        console.say(jobs.to_json(found))
+    else:
+        rows: list[tuple[str, ...]] = [
+            (one.variant, one.fork, one.runner, "yes" if one.gpu else "no") for one in found
+        ]
+        console.table(rows, header=("variant", "fork", "runner", "GPU"))
