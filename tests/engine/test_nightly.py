@@ -1,0 +1,343 @@
+"""Nights on the real engine and a real registry, by the line of the workflow itself.
+
+The candidates of mainline-cpu are commits of a git repository that is made here from the sdist's
+tree, with one file of the server changed in each. Kills are tried on tiny images, whose verdicts
+are stand-ins (tests/releasing.py).
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+
+from builder import bump, night_release, nightly, nights, pins, receipt, record, render, sdist
+from builder.bump import Stages as Proving
+from builder.model import Receipt
+from builder.pins_edit import Pin, with_pin
+from builder.progress import Silent
+from tests import docker_registry, github_api, workflows
+from tests.conftest import ROOT, Recorder, Repository, builder
+from tests.docker_registry import DockerRegistry
+from tests.github_api import Answer, Api, page
+from tests.night_world import World, ends, killed
+from tests.releasing import REPOSITORY, Tiny, resolved, stages
+
+pytestmark = pytest.mark.engine
+
+LINE = workflows.line("builder nightly")
+STEPS = [name for name, _ in nightly.STEPS]
+
+
+# --- SIGKILL after every step, on tiny images -----------------------------------------------------
+
+
+class RealWorld(World):
+    """Publishes and promotes for real; `images` are what a build of each commit gives."""
+
+    def __init__(self, home: Path, repository: str) -> None:
+        super().__init__(home)
+        self.repository = repository
+        self.images: dict[str, Receipt] = {}
+
+    def case(self, **changes: object) -> nightly.Case:
+        made = super().case()
+        real = replace(
+            made.stages,
+            proving=Proving(build=self.build, audit=self.audit, smoke=self.smoke),
+            publish=night_release.publisher(stages()),
+            promote=night_release.promote,
+        )
+        request = replace(made.request, repository=self.repository)
+        return replace(made, stages=real, request=request, **changes)
+
+    def build(self, candidate, order, results, *_):
+        self.did("build")
+        made = replace(
+            self.images[order.ref],
+            commit=order.ref,
+            build_number=candidate.forks["tiny"].build_number,
+            dockerfile_sha256=render.render(candidate, "tiny").sha256,
+            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        )
+        receipt.write(made, results)
+        return made
+
+
+@pytest.fixture
+def world(
+    tiny_pins: Path,
+    repository: Repository,
+    registry: DockerRegistry,
+    private_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> RealWorld:
+    monkeypatch.setenv("DOCKER_CONFIG", str(private_cache))
+    first = repository.git("rev-parse", "HEAD~2")
+    bump.bump(tiny_pins, bump.Request(to=first), None, Recorder())
+    return RealWorld(tiny_pins.parent, f"{registry.host}/{REPOSITORY}")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_after_a_step_leaves_the_tag_on_a_whole_image_that_had_passed(
+    world: RealWorld, tiny_images: Tiny, repository: Repository, registry: DockerRegistry, step: str
+):
+    commits = [repository.git("rev-parse", "HEAD")]
+    world.images[commits[0]] = tiny_images.image(b"old")
+    (old,) = nights.run([world.case()], ends(), Recorder()).nights
+    commits.append(repository.commit("newer", notes_md="newer"))
+    world.images[commits[1]] = tiny_images.image(b"new")
+    following = [f"before:{name}" for name in STEPS[1:]] + ["in:tell"]
+    killed(world, following[STEPS.index(step)])
+    there = resolved(registry, "tiny")
+    promoted = step in {"promote", "bump"}
+    (name,) = [one for one in record.read_index(world.record).releases if of(world, one) == there]
+    assert (name == old.release) == (not promoted)
+    assert "contract" in record.read_release(world.record, name).proven
+    report = nights.run([world.case()], ends(), Recorder())
+    assert [(one.outcome, one.commit) for one in report.nights] == [("promoted", commits[1])]
+    assert (
+        resolved(registry, "tiny") == of(world, report.nights[0].release) != of(world, old.release)
+    )
+    assert world.done.count("build") == 2
+
+
+def of(world: RealWorld, name: str) -> str:
+    return record.read_release(world.record, name).digest
+
+
+# --- Real nights, by the workflow's line ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Nights:
+    """A checkout with pins.toml, its remote, the fork, a registry, and what GitHub was told."""
+
+    checkout: Path
+    remote: Repository
+    fork: Repository
+    registry: DockerRegistry
+    api: Api
+
+    def run(self, variant: str, *, ccache: bool = False) -> "tuple[int, str, str]":
+        """One night by the workflow's line: exit code, stderr, summary."""
+        summary = self.checkout / "summary.md"
+        summary.unlink(missing_ok=True)
+        # A ccache of its own would be cold, and mainline-cpu take minutes.
+        line = LINE if ccache else LINE.replace(" --ccache-dir .ccache", "")
+        made = workflows.run(
+            line,
+            self.checkout,
+            VARIANT=variant,
+            REF="",
+            PINNED="",
+            REPOSITORY=f"{self.registry.host}/{REPOSITORY}",
+            GITHUB_TOKEN="a-token-of-a-test",  # noqa: S106
+            GITHUB_REPOSITORY="me/images",
+            GITHUB_API_URL=self.api.url,
+            GITHUB_STEP_SUMMARY=str(summary),
+        )
+        return made.returncode, made.stdout + made.stderr, summary.read_text()
+
+    def night(self, variant: str) -> record.Night:
+        """The newest, as the branch of the record has it on the remote."""
+        listed = self.remote.git("ls-tree", "--name-only", "record:nights").split()
+        last = [name for name in listed if variant in name][-1]
+        shown = json.loads(self.remote.git("show", f"record:nights/{last}"))
+        return record.Night(
+            **{**shown, "steps": [record.NightStep(**one) for one in shown["steps"]]}
+        )
+
+
+def nights_of(
+    folder: Path, text: str, fork: Repository, registry: DockerRegistry, api: Api
+) -> Nights:
+    remote = Repository(folder / "remote")
+    (remote.path / "pins.toml").write_text(text)
+    (remote.path / ".gitignore").write_text("/build/\n")
+    remote.commit("pins")
+    remote.git("clone", "--quiet", str(remote.path), str(folder / "checkout"))
+    return Nights(folder / "checkout", remote, fork, registry, api)
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Api]:
+    with github_api.serve() as served:
+        served.on("/repos/me/images", Answer(body=page("me/images")))
+        yield served
+
+
+@pytest.fixture
+def tiny(
+    tmp_path: Path, tiny_pins: Path, repository: Repository, registry: DockerRegistry, api: Api
+) -> Nights:
+    first = repository.git("rev-parse", "HEAD~2")
+    bump.bump(tiny_pins, bump.Request(to=first), None, Recorder())
+    return nights_of(tmp_path / "home", tiny_pins.read_text(), repository, registry, api)
+
+
+@pytest.mark.usefixtures("private_cache", "tiny_tags")
+def test_the_whole_line_of_the_workflow_with_an_image_that_serves_nothing(tiny, registry):
+    code, said, summary = tiny.run("tiny", ccache=True)
+    night = tiny.night("tiny")
+    assert (code, night.outcome, night.failed_step) == (1, "failed", "audit"), said
+    assert registry.digest(REPOSITORY, "tiny") is None
+    assert (tiny.checkout / ".ccache").is_dir()
+    (issue,) = tiny.api.threads["issues"]
+    assert "tiny: audit failed" in issue["body"]
+    assert "### tiny: audit failed" in summary
+    assert "a-token-of-a-test" not in said + summary
+
+
+# The nights of mainline-cpu: two that pass, one that does not build, and the way back.
+
+BROKEN = "int broken = undeclared_thing;\n"
+
+
+@dataclass(frozen=True)
+class Act:
+    """One night and what the world was after it. `served` is the version that a client gets."""
+
+    commit: str
+    code: int
+    said: str
+    night: record.Night
+    digest: str | None
+    served: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened to those who follow the floating tag."""
+
+    first: Act
+    second: Act
+    broken: Act
+    back: str | None
+    nights: Nights
+
+
+@pytest.fixture(scope="module")
+def story(
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: DockerClient,
+    mainline_cpu_receipt: dict[str, object],  # noqa: ARG001
+    registry_program: Path,
+    api: Api,
+) -> Iterator[Story]:
+    """Three nights and a rollback. The receipt is asked for so that ccache is warm."""
+    folder = tmp_path_factory.mktemp("nights")
+    fork = Repository(folder / "fork")
+    text = (ROOT / "pins.toml").read_text()
+    source = pins.parse(text).sources["llama-cpp-python"]
+    shutil.copytree(sdist.tree(source, Silent()), fork.path, symlinks=True, dirs_exist_ok=True)
+    first = commit(fork, "as the package has it")
+    text = text.replace("https://github.com/ggml-org/llama.cpp", fork.url)
+    text = with_pin(text, "mainline", Pin(first, 1, datetime.now(UTC).replace(microsecond=0)))
+    with (
+        docker_registry.serve(registry_program, folder / "registry") as registry,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("DOCKER_CONFIG", str(folder / "docker"))
+        told = nights_of(folder, text, fork, registry, api)
+        try:
+            acts = [
+                act(engine, told, commit(fork, what, more))
+                for what, more in (
+                    ("a change", "// a change\n"),
+                    ("another", "// another\n"),
+                    ("a bad one", BROKEN),
+                )
+            ]
+            made = builder("rollback", "mainline-cpu", "--pins", told.checkout / "pins.toml")
+            assert made.returncode == 0, made.stderr
+            yield Story(*acts, registry.digest(REPOSITORY, "mainline-cpu"), told)
+        finally:
+            forget(engine, registry.host, fork)
+
+
+def act(engine: DockerClient, told: Nights, at: str) -> Act:
+    code, said, _ = told.run("mainline-cpu")
+    digest = told.registry.digest(REPOSITORY, "mainline-cpu")
+    served = ""
+    if digest:
+        pulled = engine.images.pull(f"{told.registry.host}/{REPOSITORY}", tag="mainline-cpu")
+        output = engine.containers.run(pulled, ["--version"], remove=True, stderr=True)
+        served = output.decode()
+    return Act(at, code, said, told.night("mainline-cpu"), digest, served)
+
+
+def commit(fork: Repository, what: str, more: str = "") -> str:
+    """A commit in which one file of the server has some more at its end."""
+    with (fork.path / "tools" / "server" / "server.cpp").open("a") as file:
+        file.write(more)
+    fork.git("add", "--all", "--force")
+    fork.git("commit", "--quiet", "--message", what)
+    return fork.git("rev-parse", "HEAD")
+
+
+def forget(engine: DockerClient, host: str, fork: Repository) -> None:
+    """Remove the names that these nights gave to images."""
+    ours = [sha[:9] for sha in fork.git("rev-list", "HEAD").split()]
+    for image in engine.images.list():
+        for name in [*image.tags, *(image.attrs["RepoDigests"] or [])]:
+            built = name.startswith("turboquant:mainline-cpu-b") and any(o in name for o in ours)
+            if built or name.startswith(f"{host}/"):
+                engine.images.remove(name)
+
+
+def test_a_fresh_candidate_is_published_and_promoted(story):
+    night = story.first.night
+    assert (story.first.code, night.outcome) == (0, "promoted"), story.first.said
+    assert {one.name: one.status for one in night.steps} == dict.fromkeys(STEPS, "ok")
+    assert story.first.commit[:9] in story.first.served
+
+
+def test_the_next_one_takes_the_tag_over(story):
+    assert story.second.night.outcome == "promoted", story.second.said
+    assert story.second.digest != story.first.digest
+    assert story.second.commit[:9] in story.second.served
+
+
+def test_only_what_changed_was_compiled(story):
+    # The changed file, and the one that names the commit.
+    assert story.second.night.ccache["misses"] <= 4
+
+
+def test_a_broken_candidate_leaves_the_tag_where_it_was(story):
+    night = story.broken.night
+    assert (story.broken.code, night.failed_step) == (1, "build"), story.broken.said
+    assert "undeclared_thing" in night.steps[-1].detail
+    assert story.broken.digest == story.second.digest
+    assert story.broken.served == story.second.served
+
+
+def test_a_rollback_restores_the_release_before(story):
+    assert story.back == story.first.digest
+
+
+def test_the_pull_request_moves_the_pin_to_the_last_that_passed(story):
+    pulls = [one for one in story.nights.api.threads["pulls"] if "mainline" in one["head"]]
+    assert [one["title"] for one in pulls] == [f"mainline: pin {story.second.commit[:9]}"]
+    shown = story.nights.remote.git("show", "builder/bump-mainline:pins.toml")
+    assert pins.parse(shown).forks["mainline"].commit == story.second.commit
+
+
+def test_the_issue_of_the_fork_names_the_failure(story):
+    issues = [one for one in story.nights.api.threads["issues"] if "mainline" in one["title"]]
+    assert [one["state"] for one in issues] == ["open"]
+    assert "undeclared_thing" in issues[0]["body"]
+
+
+def test_the_record_on_its_branch_has_both_releases_and_what_they_proved(story):
+    remote = story.nights.remote
+    listed = remote.git("ls-tree", "--name-only", "record:releases").split()
+    releases = [json.loads(remote.git("show", f"record:releases/{name}")) for name in listed]
+    assert {one["commit"] for one in releases} == {story.first.commit, story.second.commit}
+    assert all({"contract", "audit"} <= set(one["proven"]) for one in releases)
+    assert "a-token-of-a-test" not in json.dumps(releases)
