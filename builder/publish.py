@@ -39,7 +39,7 @@ _CLOCKS_APART_S = 300.0
 _MB = 1e6
 
 
-def nothing_attached(_release: Release, _progress: Progress) -> list[Attachment]:
+def nothing_attached(_pins: Pins, _release: Release, _progress: Progress) -> list[Attachment]:
     """The stage of who attaches nothing."""
     return []
 
@@ -55,7 +55,7 @@ class Stages:
     audit: "Callable[[Pins, str, str, Path, Progress], AuditReport]"
     smoke: "Callable[[Pins, str, Options, Path, Progress], SmokeReport]"
     gpu: Callable[[], str | None]
-    attach: Callable[[Release, Progress], list[Attachment]] = nothing_attached
+    attach: Callable[[Pins, Release, Progress], list[Attachment]] = nothing_attached
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def publish(request: Request, stages: Stages, record: Path, progress: Progress) 
             release = _prove(candidate, request, stages, reference, digest, progress)
             release = replace(
                 release,
-                attachments=_attached(release, stages, progress),
+                attachments=_attached(request.pins, release, stages, progress),
                 events=[_pushed(pushed)],
             )
             progress.step("write down what it passed")
@@ -370,9 +370,9 @@ def _file(place: str) -> str:
     return Path(place).name
 
 
-def _attached(release: Release, stages: Stages, progress: Progress) -> list[Attachment]:
+def _attached(pins: Pins, release: Release, stages: Stages, progress: Progress) -> list[Attachment]:
     progress.step("attach what goes with it")
-    return stages.attach(release, progress)
+    return stages.attach(pins, release, progress)
 
 
 def _name(

@@ -8,7 +8,7 @@ import typer
 from builder import console
 from builder.command import stages
 from builder.command.app import Json, PinsFile, app, load
-from builder.command.publishing import DryRun, Record, record_folder
+from builder.command.publishing import DryRun, Key, Keyless, Record, record_folder, signer
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def nightly(
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget how far an earlier run came.")
     ] = False,
+    key: Key = None,
+    keyless: Keyless = False,
     dry_run: DryRun = False,
     github_summary: Annotated[
         bool, typer.Option("--github-summary", help="Markdown too, for $GITHUB_STEP_SUMMARY.")
@@ -62,6 +64,7 @@ def nightly(
     if ref and len({everything.variants[name].fork for name in names}) > 1:
         raise UsageError("--ref goes with one fork", hint="name variants of one fork")
     repository = publish.repository(to, everything)
+    signing = signer(key, keyless=keyless)
     host = github.from_environment()
     folder = record_folder(record, paths.results(file))
     text = file.read_bytes().decode()
@@ -76,7 +79,7 @@ def nightly(
                 everything,
                 night.Request(name, repository, ref, pinned, ccache_dir, restart),
                 folder,
-                stages.nightly(host),
+                stages.nightly(host, signing),
             )
             for name in names
         ]

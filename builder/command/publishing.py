@@ -12,6 +12,7 @@ from builder.command.app import Json, PinsFile, app, load
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
+    from builder.cosign import Signer
     from builder.publish import Plan
     from builder.record import Release
     from builder.retention import Pruned
@@ -24,6 +25,31 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 Force = Annotated[
     bool, typer.Option("--force", help="Also a floating tag that somebody else moved.")
 ]
+
+
+Key = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="Sign with cosign; its COSIGN_PASSWORD is needed."),
+]
+Keyless = Annotated[
+    bool, typer.Option("--keyless", help="Sign by the identity of a GitHub Actions job.")
+]
+
+
+def signer(key: Path | None, *, keyless: bool) -> "Signer | None":
+    """Who signs what is published; None: nobody. Raises UsageError, and EngineError without cosign.
+
+    Asked before anything is built or pushed.
+    """
+    from builder import cosign
+
+    if key and keyless:
+        raise UsageError("who signs it?", hint="--key FILE or --keyless, not both")
+    if not key and not keyless:
+        return None
+    found = cosign.Key(key) if key else cosign.Keyless()
+    cosign.require(found)
+    return found
 
 
 def record_folder(record: Path | None, results: Path) -> Path:
@@ -41,6 +67,8 @@ def publish(
     candidate: Annotated[
         bool, typer.Option("--candidate", help="Leave the floating tags to `builder promote`.")
     ] = False,
+    key: Key = None,
+    keyless: Keyless = False,
     record: Record = None,
     force: Force = False,
     dry_run: DryRun = False,
@@ -62,11 +90,12 @@ def publish(
         force=force,
     )
     folder = record_folder(record, results)
+    signing = signer(key, keyless=keyless)
     if dry_run:
         _show_plan(publishes.plan(request, folder), json=json)
         return
     with console.progress() as progress:
-        release = publishes.publish(request, stages.publishing(), folder, progress)
+        release = publishes.publish(request, stages.publishing(signing), folder, progress)
     _show(release, json=json)
 
 

@@ -11,6 +11,7 @@ from builder.errors import UsageError
 if TYPE_CHECKING:
     from builder.bisect_judges import Stages as BisectStages
     from builder.bump import Stages
+    from builder.cosign import Signer
     from builder.freshness_report import ForkReport
     from builder.github import Github
     from builder.github_threads import Threads
@@ -57,10 +58,10 @@ def bisecting() -> "BisectStages":
     )
 
 
-def publishing() -> "PublishStages":
-    """Audit and smoke of what was pulled back from a registry."""
+def publishing(signer: "Signer | None" = None) -> "PublishStages":
+    """Audit and smoke of what was pulled back from a registry, and what goes with it there."""
+    from builder import attest, engine, publish
     from builder import audit as audits
-    from builder import engine, publish
     from builder import smoke as smokes
 
     return publish.Stages(
@@ -71,10 +72,13 @@ def publishing() -> "PublishStages":
             engine.connect(), image, pins, options, results, progress
         ),
         gpu=publish.gpu,
+        attach=lambda pins, release, progress: attest.attach(
+            engine.connect(), release, pins, signer, progress
+        ),
     )
 
 
-def nightly(host: "Github") -> "NightStages":
+def nightly(host: "Github", signer: "Signer | None") -> "NightStages":
     """All that a night does to the world."""
     from builder import freshness, night_release, propose
     from builder.nightly import Stages
@@ -85,7 +89,7 @@ def nightly(host: "Github") -> "NightStages":
     return Stages(
         look=look,
         proving=proving(),
-        publish=night_release.publisher(publishing()),
+        publish=night_release.publisher(publishing(signer)),
         promote=night_release.promote,
         propose=lambda case, move, release, progress: propose.propose(
             case.file, move, release, threads(host), case.results, progress

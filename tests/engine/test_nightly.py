@@ -135,6 +135,7 @@ class Nights:
             VARIANT=variant,
             REF="",
             PINNED="",
+            KEYLESS="",
             REPOSITORY=f"{self.registry.host}/{REPOSITORY}",
             GITHUB_TOKEN="a-token-of-a-test",  # noqa: S106
             GITHUB_REPOSITORY="me/images",
