@@ -11,6 +11,7 @@ Linkage = Literal["backend-dl", "static-backends"]
 Cpu = Literal["all", "x86-64-v2", "x86-64-v3"]
 Requirement = Literal["contract", "audit", "kv"]
 Cublas = Literal["shared", "pruned"]
+Gpu = Literal["holds", "shares", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +172,34 @@ class Kv:
 class Profile:
     """How a server is launched for one use. `slot_tokens` is the context of each slot.
 
-    `kv` None: the variant's `smoke_kv`.
+    `thinking` None: not for an embedder, the only one that pins.toml may leave it out of; falsy is
+    off. `kv` None: the variant's `smoke_kv`, and f16 for an embedder. `port` is the one of the
+    machine. `gpu`: "holds" one at a time, "shares" it with the holder, "none" runs on the CPU.
+    Where a slot or cache option is None the server's own default holds; `cache_ram` is in MiB, -1
+    without a limit. `draft` is a GGUF in the model's folder. `flags` are words of a command line
+    that no other key stands for, `env` is added to the image's own.
     """
 
     alias: str
     parallel: int
     slot_tokens: int
-    thinking: bool = False
+    thinking: bool | None = None
     kv: Kv | None = None
+    port: int = 8080
+    gpu: Gpu = "holds"
+    kv_unified: bool | None = None
+    slot_prompt_similarity: float | None = None
+    cache_ram: int | None = None
+    cache_idle_slots: bool | None = None
+    embeddings: bool = False
+    draft: str | None = None
+    flags: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def context(self) -> int:
+        """Tokens of all slots together, which is what -c counts."""
+        return self.parallel * self.slot_tokens
 
 
 @dataclass(frozen=True, slots=True)

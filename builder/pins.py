@@ -5,7 +5,7 @@ import json
 import tomllib
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from builder.errors import PinsError, UsageError
 from builder.model import Base, Fork, Pins, Variant
@@ -48,7 +48,7 @@ def parse(text: str, name: str = FILE_NAME) -> Pins:
     adapter = TypeAdapter(Pins)
     try:
         # As JSON: only there does strict, which takes no "14" for 14, let a list be a tuple.
-        page = json.dumps(document, default=lambda date: date.isoformat())
+        page = json.dumps(_spelt_out(document), default=lambda date: date.isoformat())
         pins = adapter.validate_json(page, strict=True, extra="forbid")
     except ValidationError as error:
         raise _failure(name, [_explain(e) for e in error.errors()]) from error
@@ -105,6 +105,16 @@ def with_base(pins: Pins, chosen: Variant, base: str | None) -> Base:
 def broken(fork: Fork, commit: str) -> str:
     """What is known against a commit (7 to 40 hex digits), or "" when nothing is."""
     return next((known for full, known in fork.broken.items() if full.startswith(commit)), "")
+
+
+def _spelt_out(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with a profile's KV types as a table: `kv = "q8_0"` and `"K:V"` say the same."""
+    profiles = document.get("profiles")
+    for profile in profiles.values() if isinstance(profiles, dict) else ():
+        if isinstance(profile, dict) and isinstance(profile.get("kv"), str):
+            k, colon, v = profile["kv"].partition(":")
+            profile["kv"] = {"k": k, "v": v if colon else k}
+    return document
 
 
 def _failure(name: str, found: list[Problem]) -> PinsError:

@@ -21,6 +21,7 @@ from builder.model import (
     Variant,
     Wheel,
 )
+from builder.server_args import KEYS_FLAGS, OPTIONS_FLAGS
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -40,10 +41,14 @@ _PROJECT = re.compile(r"[A-Za-z0-9][\w.-]*")
 _COMMAND = re.compile(r"[\w/][\w/.+-]*")
 _FOLDER = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _OPTION = re.compile(r"[A-Z][A-Z0-9_]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"(^|_)(API_?KEY|TOKEN|SECRET|PASSWORD)(_|$)", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNSAFE = re.compile(r'["\\$`\x00-\x1f]')
 
 _LISTED = 20
 _LEAST_SLOT = 256
+_MOST_PORT = 65535
 
 Problem = tuple[str, str]
 """A place ("variants.x.fork") and what is wrong there."""
@@ -308,11 +313,75 @@ def _profile_problems(pins: Pins, profile: Profile) -> Iterator[Problem]:
         yield "parallel", "must be at least 1"
     if profile.slot_tokens < _LEAST_SLOT:
         yield "slot_tokens", f"must be at least {_LEAST_SLOT}"
+    if not 1 <= profile.port <= _MOST_PORT:
+        yield "port", f"{profile.port} is no port: 1 to {_MOST_PORT}"
     forks = pins.forks.values()
     known = [*MAINLINE_KV_TYPES, *(kv_type for fork in forks for kv_type in fork.kv_types)]
     for half, kv_type in () if profile.kv is None else (("k", profile.kv.k), ("v", profile.kv.v)):
         if kv_type not in known:
             yield f"kv.{half}", _unknown("KV type", kv_type, known)
+    yield from _use_problems(profile)
+    yield from _cache_problems(profile)
+    yield from _words_problems(profile)
+    yield from _neighbour_problems(pins, profile)
+
+
+def _use_problems(profile: Profile) -> Iterator[Problem]:
+    if profile.embeddings and profile.thinking is not None:
+        yield "thinking", "an embedder does not think: leave it out"
+    if profile.embeddings and profile.draft is not None:
+        yield "draft", "an embedder drafts nothing: leave it out"
+    if not profile.embeddings and profile.thinking is None:
+        yield (
+            "thinking",
+            "is missing: true or false; left to the prompt, each request thinks as its text has it",
+        )
+    draft = profile.draft
+    if draft is not None and (".." in draft or not _FOLDER.fullmatch(draft)):
+        yield "draft", f"{draft!r} is no file in the model's folder"
+
+
+def _cache_problems(profile: Profile) -> Iterator[Problem]:
+    similarity = profile.slot_prompt_similarity
+    # Written so that NaN, which TOML has, is refused too.
+    if similarity is not None and not 0 <= similarity <= 1:
+        yield "slot_prompt_similarity", f"{similarity} is no share: 0 to 1"
+    if profile.cache_ram is not None and profile.cache_ram < -1:
+        yield "cache_ram", "MiB, 0 for none or -1 for no limit"
+    if profile.cache_idle_slots and profile.cache_ram == 0:
+        yield "cache_idle_slots", "idle slots are kept in cache_ram, which is 0"
+
+
+def _words_problems(profile: Profile) -> Iterator[Problem]:
+    """Words for the server that say what another place says, or what no file may say."""
+    keys = {flag: key for key, flags in KEYS_FLAGS.items() for flag in flags}
+    options = {flag: option for option, flags in OPTIONS_FLAGS.items() for flag in flags}
+    if profile.flags and not profile.flags[0].startswith("-"):
+        yield "flags", f"{profile.flags[0]!r} is a value without a flag before it"
+    for word in profile.flags:
+        flag = word.partition("=")[0]
+        if not word or _CONTROL.search(word):
+            yield "flags", f"{word!r} is empty or has a control character"
+        elif flag in keys:
+            yield "flags", f"{flag} is said by the key {keys[flag]}"
+        elif flag in options:
+            yield "flags", f"{flag} is given where the server is started: {options[flag]}"
+        elif flag.startswith("-") and flag != word:
+            yield "flags", f"llama-server takes a flag and its value as two words, not {word!r}"
+    for name, value in profile.env.items():
+        if not _VARIABLE.fullmatch(name) or _CONTROL.search(value):
+            yield f"env.{name}", "is no variable: NAME = 'value' without control characters"
+        elif name.startswith("LLAMA_ARG_"):
+            yield f"env.{name}", "say it with a key of the profile, or in flags"
+        elif _SECRET.search(name):
+            yield f"env.{name}", "a secret is in no file of launch flags; see --api-key-file"
+
+
+def _neighbour_problems(pins: Pins, profile: Profile) -> Iterator[Problem]:
+    if profile.gpu != "holds":
+        for name, other in pins.profiles.items():
+            if other is not profile and other.port == profile.port:
+                yield "port", f"{profile.port} is that of profiles.{name}, which it runs beside"
 
 
 def pair_problems(chosen: Variant, base: Base) -> Iterator[Problem]:

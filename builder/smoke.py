@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from builder import container, gguf_shape, launches, paths
+from builder import container, gguf_shape, launches, paths, profiles
 from builder.binary_target import BinaryTarget
 from builder.errors import UsageError
 from builder.image_target import ImageTarget
 from builder.launches import Launched, Setting
 from builder.model import Kv, KvType, Pins, Profile, Requirement
-from builder.pins_problems import suggestion
 from builder.probe import kv as kv_probe
 from builder.probe import kv_numbers, offload, readiness, stop
 from builder.probe import server as probe_server
@@ -68,7 +67,8 @@ def smoke_image(
         commit=labels.get(REVISION) or None,
         gpu=container.has_gpu(client),
     )
-    target = ImageTarget(image, image_id, client, {**WAITING, **options.env})
+    env = {**WAITING, **case.profile.env, **options.env}
+    target = ImageTarget(image, image_id, client, env)
     return _smoke(target, case, results, progress, image_id)
 
 
@@ -89,7 +89,8 @@ def smoke_binary(
         commit=None,
         gpu=isinstance(doctor_facts.find_gpus(), list),
     )
-    return _smoke(BinaryTarget(path, {**WAITING, **options.env}), case, results, progress)
+    env = {**WAITING, **case.profile.env, **options.env}
+    return _smoke(BinaryTarget(path, env), case, results, progress)
 
 
 def smoke_url(url: str, pins: Pins, options: Options, progress: Progress) -> SmokeReport:
@@ -133,6 +134,7 @@ class _Case:
 
     kind: Literal["image", "binary", "url"]
     variant: str | None
+    profile_name: str
     profile: Profile
     kv: Kv
     types: Mapping[str, KvType]
@@ -164,6 +166,7 @@ def _case(
     return _Case(
         kind=kind,
         variant=variant,
+        profile_name=options.profile or "",
         profile=profile,
         kv=kv,
         types=kv_probe.kv_types(pins, known.fork if known else None),
@@ -179,9 +182,12 @@ def _case(
 def _profile(pins: Pins, name: str | None) -> Profile:
     if name is None:
         return PROFILE
-    if name not in pins.profiles:
-        raise UsageError(f"unknown profile {name!r}", hint=suggestion(name, pins.profiles))
-    return pins.profiles[name]
+    profile = profiles.find(pins, name)
+    if profile.embeddings:
+        raise UsageError(f"profile {name} serves embeddings", why="a smoke asks for chats")
+    if profile.draft is not None:
+        raise UsageError(f"profile {name} drafts with a second model", why="a smoke has but one")
+    return profile
 
 
 def _model(name: str) -> _Model:
@@ -198,6 +204,7 @@ def _smoke(
     started = time.monotonic()
     progress.step("reading --help")
     flags = known_flags(target.output("--help"))
+    profiles.require_flags(case.profile_name, case.profile, flags, target.name)
     with probe_server.session() as session:
         setting = Setting(
             target=target,

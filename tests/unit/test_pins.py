@@ -4,6 +4,7 @@ import pytest
 
 from builder import pins
 from builder.errors import PinsError, UsageError
+from builder.model import Kv
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "pins.toml").read_text(encoding="utf-8")
@@ -277,6 +278,114 @@ BAD = [
         "thinking = false",
         'thinking = false\nkv = { k = "q8_0", v = "turbo5" }',
         "profiles.haiku.kv.v: unknown KV type 'turbo5'; did you mean 'turbo",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nkv = "q8_0:turbo5"',
+        "profiles.haiku.kv.v: unknown KV type 'turbo5'; did you mean 'turbo",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        "thinking = false\nport = 70000",
+        "profiles.haiku.port: 70000 is no port",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\ngpu = "some"',
+        "profiles.haiku.gpu: Input should be 'holds', 'shares' or 'none', not 'some'",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        "thinking = false\nslot_prompt_similarity = 2.0",
+        "profiles.haiku.slot_prompt_similarity: 2.0 is no share",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        "thinking = false\ncache_ram = -2",
+        "profiles.haiku.cache_ram: MiB, 0 for none or -1 for no limit",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        "thinking = false\ncache_ram = 0\ncache_idle_slots = true",
+        "profiles.haiku.cache_idle_slots: idle slots are kept in cache_ram",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        "thinking = false\nembeddings = true",
+        "profiles.haiku.thinking: an embedder does not think: leave it out",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\ndraft = "../small.gguf"',
+        "profiles.haiku.draft: '../small.gguf' is no file in the model's folder",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nflags = ["-c", "4096"]',
+        "profiles.haiku.flags: -c is said by the key slot_tokens",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nflags = ["--api-key", "x"]',
+        "profiles.haiku.flags: --api-key is given where the server is started: --api-key-file",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nflags = ["-ncmoe=4"]',
+        "profiles.haiku.flags: llama-server takes a flag and its value as two words",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nflags = ["4096"]',
+        "profiles.haiku.flags: '4096' is a value without a flag before it",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nflags = [""]',
+        "profiles.haiku.flags: '' is a value without",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nenv = { LLAMA_ARG_PORT = "1" }',
+        "profiles.haiku.env.LLAMA_ARG_PORT: say it with a key of the profile",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nenv = { HF_TOKEN = "x" }',
+        "profiles.haiku.env.HF_TOKEN: a secret is in no file",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        'thinking = false\nenv = { "A B" = "x" }',
+        "profiles.haiku.env.A B: is no variable",
+    ),
+    (
+        "[profiles.haiku]",
+        "thinking = false",
+        "",
+        "profiles.haiku.thinking: is missing: true or false; left to the prompt",
+    ),
+    (
+        "[profiles.embed]",
+        "port = 8081",
+        "",
+        "profiles.embed.port: 8080 is that of profiles.haiku, which it runs beside",
     ),
     (
         "[forks.mainline]",
@@ -737,3 +846,16 @@ def test_what_is_known_against_a_commit_is_found_by_its_first_digits(real_pins, 
 def test_nothing_is_known_against_a_pin(real_pins):
     pinned = [fork for fork in real_pins.forks.values() if fork.commit]
     assert [fork.url for fork in pinned if pins.broken(fork, fork.commit)] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "kv"),
+    [
+        ('kv = "q8_0"', Kv("q8_0", "q8_0")),
+        ('kv = "q8_0:turbo4"', Kv("q8_0", "turbo4")),
+        ('kv = { k = "q8_0", v = "q4_0" }', Kv("q8_0", "q4_0")),
+    ],
+)
+def test_a_profile_names_kv_types_as_one_two_or_a_table(written: str, kv: Kv) -> None:
+    text = TEXT.replace("[profiles.haiku]", f"[profiles.haiku]\n{written}")
+    assert pins.parse(text).profiles["haiku"].kv == kv

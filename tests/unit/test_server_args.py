@@ -1,7 +1,14 @@
 """Profiles as arguments of llama-server."""
 
 from builder.model import Kv, Profile
-from builder.server_args import known_flags, not_available, server_args
+from builder.server_args import (
+    DRAFT,
+    KEYS_FLAGS,
+    known_flags,
+    lacking,
+    not_available,
+    server_args,
+)
 
 PROFILE = Profile("local", parallel=3, slot_tokens=1000)
 
@@ -66,3 +73,57 @@ def test_without_a_help_text_everything_is_passed():
         PROFILE, Kv("f16", "f16"), ALL
     )
     assert not_available(frozenset()) == []
+
+
+def test_what_a_profile_leaves_out_is_left_to_the_server():
+    arguments = server_args(PROFILE, Kv("f16", "f16"), frozenset())
+    said = {flag for flags in KEYS_FLAGS.values() for flag in flags} & set(arguments)
+    assert said == {
+        *("--alias", "-c", "-np", "-ctk", "-ctv", "--reasoning", "--chat-template-kwargs")
+    }
+
+
+CHOSEN = Profile(
+    "local",
+    parallel=2,
+    slot_tokens=1024,
+    kv_unified=True,
+    slot_prompt_similarity=0.5,
+    cache_ram=-1,
+    cache_idle_slots=False,
+    draft="small.gguf",
+    flags=["--top-k", "-1", "-ncmoe", "4"],
+)
+
+
+def test_keys_of_a_profile_become_flags_and_its_own_words_come_last():
+    arguments = server_args(CHOSEN, Kv("f16", "f16"), frozenset())
+    assert arguments[arguments.index("--kv-unified") :] == [
+        *("--kv-unified", "--slot-prompt-similarity", "0.5", "--cache-ram", "-1"),
+        *("--no-cache-idle-slots", "--model-draft", DRAFT, "--top-k", "-1", "-ncmoe", "4"),
+    ]
+
+
+def test_what_the_profile_asks_for_and_the_commit_lacks_is_told_by_its_key():
+    assert lacking(CHOSEN, ALL | {"--kv-unified", "--top-k", "--model-draft"}) == [
+        ("slot_prompt_similarity", "--slot-prompt-similarity"),
+        ("cache_ram", "--cache-ram"),
+        ("cache_idle_slots", "--no-cache-idle-slots"),
+        ("flags", "-ncmoe"),
+    ]
+
+
+def test_a_commit_that_cannot_be_told_to_think_or_not_is_told():
+    assert lacking(PROFILE, ALL) == []
+    neither = ALL - {"--reasoning", "--chat-template-kwargs"}
+    assert lacking(PROFILE, neither) == [("thinking", "--reasoning")]
+    assert lacking(PROFILE, neither | {"--chat-template-kwargs"}) == []
+
+
+def test_an_embedder_is_asked_for_texts_as_long_as_a_slot_and_for_no_thoughts():
+    embedder = Profile("embed", parallel=2, slot_tokens=512, embeddings=True, gpu="none")
+    arguments = server_args(embedder, Kv("f16", "f16"), frozenset())
+    assert "--embeddings" in arguments
+    assert (value(arguments, "-ub"), value(arguments, "-b")) == ("512", "512")
+    assert value(arguments, "-ngl") == "0"
+    assert not {"--reasoning", "--chat-template-kwargs", "--jinja"} & set(arguments)
