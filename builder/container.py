@@ -4,13 +4,13 @@ import contextlib
 import io
 import secrets
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from builder import model_access, signals
+from builder import model_access, server_args, signals
 from builder.engine import engine_errors, find_image, first_line
 from builder.errors import EngineError, RefNotFoundError
 from builder.serving import State
@@ -30,10 +30,14 @@ LABEL = "io.github.turboquant-builder.started-by"
 MODEL = "/models/model.gguf"
 """Where the model lies inside the container."""
 
+DRAFT = server_args.DRAFT
+"""Where a draft model lies beside it."""
+
 SERVER_PORT = 8080
 """What an image's server listens on unless it is told otherwise."""
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
+
 _CONFLICT = 409  # the engine's word for a container that does not run
 _TAR_BLOCK = 512
 _CHUNK = 1024 * 1024
@@ -41,9 +45,12 @@ _CHUNK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to start. `port` is the loopback port to publish; None lets the engine pick a free one.
+    """What to start. `port` is the port to publish at `host`; None lets the engine pick a free one.
 
-    `server_port` is the one that is listened on inside.
+    `server_port` is the one that is listened on inside. `draft` is a second model, at DRAFT.
+    `secrets` are files by their path inside: copied in, so that the engine tells nobody what is in
+    them and a file that only its owner may read will do. `memory` is in bytes. `gpu`:
+    with all GPUs, if the engine has any.
     """
 
     image: str
@@ -52,6 +59,12 @@ class Launch:
     model: Path | None = None
     port: int | None = None
     server_port: int = SERVER_PORT
+    host: str = LOOPBACK
+    draft: Path | None = None
+    secrets: dict[str, Path] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    memory: int | None = None
+    gpu: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +84,7 @@ class Running:
         """
         if self.port is None:
             raise EngineError(f"container {self.name} has no published port")
-        return f"http://{_LOOPBACK}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     def state(self) -> State:
         """The state now.
@@ -146,28 +159,61 @@ def running(client: "DockerClient", launch: Launch) -> Iterator[Running]:
     container behind either. Raises EngineError when it cannot be started: a port that is taken, a
     model that the engine does not see, a GPU that it cannot hand on.
     """
+    # Before anything that has to be taken back, which is asked of the engine too.
     _require_local(client)
-    with engine_errors("describe itself"):
-        info = client.info()
-    access = model_access.access_to_model(launch.model, info)
     name = f"builder-{secrets.token_hex(6)}"
     with signals.interrupting():
         try:
-            # An interrupted call may leave a container that nobody knows of: it has to come back.
-            with signals.held(), engine_errors("create a container"):
-                handle = _create(client, launch, access, gpu_requests(info), name)
-            if launch.model is not None and access.way == "copy":
-                _copy_model(handle, launch.model)
-            _start(handle, launch)
-            yield Running(name, _published_port(handle, launch), access.user, handle)
+            handle, user = create(client, launch, name)
+            start(handle, launch.host, launch.port)
+            yield Running(name, _published_port(handle, launch), user, handle)
         finally:
-            _remove(client, name)
+            remove(client, name)
+
+
+def create(
+    client: "DockerClient", launch: Launch, name: str
+) -> "tuple[DockerContainer, str | None]":
+    """A container that is not started yet, with all that it reads, and as whom it runs.
+
+    None: as its image says. Raises as `running` does; no container is left then.
+    """
+    _require_local(client)
+    with engine_errors("describe itself"):
+        info = client.info()
+    files = {MODEL: launch.model, DRAFT: launch.draft}
+    access = {
+        path: model_access.access_to_model(file, info) for path, file in files.items() if file
+    }
+    gpus = gpu_requests(info) if launch.gpu else []
+    # An interrupted call may leave a container that nobody knows of: it has to come back.
+    with signals.held(), engine_errors("create a container"):
+        handle = _create(client, launch, access, gpus, name)
+    copied = {path: file for path, file in files.items() if file and access[path].way == "copy"}
+    try:
+        for path, file in {**copied, **launch.secrets}.items():
+            _copy_in(handle, file, path)
+    except BaseException:
+        remove(client, str(handle.id))
+        raise
+    return handle, _user(access.values())
+
+
+def _user(access: Iterable[model_access.Access]) -> str | None:
+    """Who may read all of it. Raises EngineError for files of two owners."""
+    users = {one.user for one in access if one.user}
+    if len(users) > 1:
+        raise EngineError(
+            "the model and the draft model belong to two users, and neither lets others read",
+            hint="`chmod o+r` both",
+        )
+    return next(iter(users), None)
 
 
 def _require_local(client: "DockerClient") -> None:
     """A port published on the loopback of another machine is reached by nobody here."""
     host = urlsplit(client.api.base_url).hostname
-    if host not in {"localhost", "localnpipe", _LOOPBACK, "::1"}:
+    if host not in {"localhost", "localnpipe", LOOPBACK, "::1"}:
         raise EngineError(
             "the engine runs on another machine, and its loopback is out of reach",
             why=f"DOCKER_HOST leads to {client.api.base_url}",
@@ -178,32 +224,40 @@ def _require_local(client: "DockerClient") -> None:
 def _create(
     client: "DockerClient",
     launch: Launch,
-    access: model_access.Access,
+    access: Mapping[str, model_access.Access],
     gpus: "list[DeviceRequest]",
     name: str,
 ) -> "DockerContainer":
+    user = _user(access.values())
     return client.containers.create(
         launch.image,
         command=launch.command,
         name=name,
         environment=launch.env,
-        labels={LABEL: "builder"},
-        ports={f"{launch.server_port}/tcp": (_LOOPBACK, launch.port)},  # type: ignore[dict-item]
-        mounts=_mounts(launch.model, access),
-        user=access.user,
-        group_add=list(access.groups),
-        cap_drop=["ALL"] if access.user else [],
+        labels={LABEL: "builder", **launch.labels},
+        ports={f"{launch.server_port}/tcp": (launch.host, launch.port)},  # type: ignore[dict-item]
+        mounts=_mounts({MODEL: launch.model, DRAFT: launch.draft}, access),
+        user=user,
+        group_add=sorted({group for one in access.values() for group in one.groups}),
+        cap_drop=["ALL"] if user else [],
         security_opt=["no-new-privileges"],
         device_requests=gpus,
+        mem_limit=launch.memory,
+        # Else as much again may go to swap, and a server that swaps serves nobody.
+        memswap_limit=launch.memory,
     )
 
 
-def _mounts(model: Path | None, access: model_access.Access) -> "list[Mount]":
+def _mounts(
+    files: Mapping[str, Path | None], access: Mapping[str, model_access.Access]
+) -> "list[Mount]":
     from docker.types import Mount
 
-    if model is None or access.way == "copy":
-        return []
-    return [Mount(MODEL, str(model.resolve()), type="bind", read_only=True)]
+    return [
+        Mount(path, str(file.resolve()), type="bind", read_only=True)
+        for path, file in files.items()
+        if file and access[path].way == "mount"
+    ]
 
 
 def has_gpu(client: "DockerClient") -> bool:
@@ -229,11 +283,11 @@ def gpu_requests(info: "Info") -> "list[DeviceRequest]":
     return []
 
 
-def _copy_model(handle: "DockerContainer", model: Path) -> None:
-    with model.open("rb") as file, engine_errors("take the model in"):
-        size = model.stat().st_size
+def _copy_in(handle: "DockerContainer", source: Path, path: str) -> None:
+    with source.open("rb") as file, engine_errors(f"take {source} in"):
+        size = source.stat().st_size
         # The SDK hands the body to requests, which sends an iterator as it comes: no copy in memory
-        handle.put_archive("/", _tar(MODEL.lstrip("/"), size, file))
+        handle.put_archive("/", _tar(path.lstrip("/"), size, file))
 
 
 def _tar(name: str, size: int, file: io.BufferedReader) -> Iterator[bytes]:
@@ -249,7 +303,8 @@ def _tar(name: str, size: int, file: io.BufferedReader) -> Iterator[bytes]:
     yield bytes(-size % _TAR_BLOCK + 2 * _TAR_BLOCK)
 
 
-def _start(handle: "DockerContainer", launch: Launch) -> None:
+def start(handle: "DockerContainer", host: str, port: int | None) -> None:
+    """Start a container that publishes this port. Raises EngineError: it is taken, or no GPU."""
     from docker.errors import APIError
 
     try:
@@ -258,18 +313,18 @@ def _start(handle: "DockerContainer", launch: Launch) -> None:
     except EngineError as error:
         cause = error.__cause__
         if isinstance(cause, APIError):
-            raise _start_error(cause, launch) from cause
+            raise _start_error(cause, host, port) from cause
         raise
 
 
-def _start_error(error: "APIError", launch: Launch) -> EngineError:
+def _start_error(error: "APIError", host: str, port: int | None) -> EngineError:
     text = str(error)
     taken = "port is already allocated" in text or "address already in use" in text
-    if taken and launch.port is not None:
+    if taken and port is not None:
         return EngineError(
-            f"port {launch.port} on {_LOOPBACK} is taken",
+            f"port {port} on {host} is taken",
             why=first_line(error),
-            hint=f"`ss -ltnp sport = :{launch.port}` names who has it; or leave the port open",
+            hint=f"`ss -ltnp sport = :{port}` names who has it; or leave the port open",
         )
     return EngineError(
         "the container did not start", why=first_line(error), hint="`builder doctor`"
@@ -283,8 +338,11 @@ def _published_port(handle: "DockerContainer", launch: Launch) -> int | None:
     return int(bindings[0]["HostPort"]) if bindings else None
 
 
-def _remove(client: "DockerClient", name: str) -> None:
-    """Remove the container by name, running or not, if it is there; no signal keeps us from it."""
+def remove(client: "DockerClient", name: str) -> None:
+    """Remove the container of this name or ID, running or not, if it is there.
+
+    No signal keeps us from it.
+    """
     try:
         _force_remove(client, name)
     except KeyboardInterrupt:

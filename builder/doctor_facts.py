@@ -202,6 +202,11 @@ def gpu_memory() -> int | None:
     return figures[0] * 1024 * 1024 if figures else None
 
 
+def gpus_memory() -> list[int]:
+    """Memory of each GPU of this machine in bytes; none where no driver says. Never raises."""
+    return [figure * 1024 * 1024 for figure in _gpu_figures("memory.total")]
+
+
 def _gpu_figures(what: str) -> list[int]:
     """A figure of each GPU as nvidia-smi gives it, in MiB; none where one is missing."""
     answer = ask("nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits")

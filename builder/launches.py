@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from builder import doctor_facts
+from builder import doctor_facts, waiting
 from builder.model import Kv, Profile
 from builder.probe import kv_numbers, readiness, stop
 from builder.probe import server as probe_server
@@ -45,14 +46,12 @@ KV_F16 = Kv("f16", "f16")
 
 _POLL_S = 0.05
 _LOADING_POLL_S = 0.002
-_HEALTH_TIMEOUT_S = 2.0
 _HEALTHCHECK_S = 8.0
 _NOTICED_S = 2.0
 _TRIES = 3
 _AGAIN = kv_numbers.PROMPTS[:5]
 _NOT_READY = "the server was not ready"
 _GONE = Ending("in mid-stream", missed="the server had exited")
-_UNAVAILABLE = 503
 _ROOM = 64
 
 Probe = Callable[[Server], Finding]
@@ -144,7 +143,9 @@ def asked(setting: Setting, kv: Kv, shown: Reasoning | None, progress: Progress)
 
 def already_running(server: Server, timeout_s: float, progress: Progress) -> Launched:
     """A server that somebody else started: asked, and left running."""
-    wait = _wait(lambda at_s: Observation(at_s, _ask_health(server)), timeout_s, progress)
+    wait = waiting.until_over(
+        lambda at_s: Observation(at_s, waiting.ask_health(server)), timeout_s, progress
+    )
     if wait.phase is not readiness.Phase.READY:
         return Launched(wait, findings=not_asked_at_all(_NOT_READY))
     return Launched(wait, findings=_ask_all(server, None, lambda: None, progress))
@@ -205,39 +206,11 @@ def _started(
     """A server that is ready or never will be."""
     arguments = server_args(profile, kv, setting.flags)
     with setting.target.serve(arguments, setting.model, port=port) as serving:
-        wait = _wait(lambda at_s: _look(serving, setting, at_s), setting.timeout_s, progress)
         url = serving.url if serving.port is not None else ""
         server = Server(url, setting.session, profile, setting.commit, setting.script)
+        look = partial(waiting.look, serving, server)
+        wait = waiting.until_over(look, setting.timeout_s, progress)
         yield serving, wait, server
-
-
-def _wait(look: Callable[[float], Observation], timeout_s: float, progress: Progress) -> Wait:
-    """Look at the server until it is ready, gone or too late."""
-    started = time.monotonic()
-    wait = Wait(timeout_s)
-    while True:
-        wait = wait.after(look(time.monotonic() - started))
-        if wait.over:
-            return wait
-        progress.detail(f"{wait.phase}, {wait.last.at_s:.0f} of at most {timeout_s:.0f} s")
-        time.sleep(_POLL_S)
-
-
-def _look(serving: Serving, setting: Setting, at_s: float) -> Observation:
-    # The process is looked at last: a server that answers and dies has died.
-    health: readiness.Health = "silent"
-    if serving.port is not None:
-        health = _ask_health(Server(serving.url, setting.session, setting.profile))
-    state = serving.state()
-    return Observation(at_s, health, state.running, state.exit_code, state.out_of_memory)
-
-
-def _ask_health(server: Server) -> readiness.Health:
-    """What /health says; a server that says ok and turns the next question away is not ready."""
-    health = readiness.health(probe_server.get(server, "/health", _HEALTH_TIMEOUT_S))
-    if health == "ok" and probe_server.get(server, "/props").status == _UNAVAILABLE:
-        return "premature"
-    return health
 
 
 def _seen_loading(serving: Serving, setting: Setting) -> bool:
@@ -245,7 +218,7 @@ def _seen_loading(serving: Serving, setting: Setting) -> bool:
     deadline = time.monotonic() + setting.timeout_s
     while serving.port is not None and time.monotonic() < deadline:
         server = Server(serving.url, setting.session, setting.profile)
-        health = readiness.health(probe_server.get(server, "/health", _HEALTH_TIMEOUT_S))
+        health = readiness.health(probe_server.get(server, "/health", waiting.HEALTH_TIMEOUT_S))
         if health == "loading":
             return True
         if health == "ok" or not serving.state().running:
@@ -260,7 +233,7 @@ def _gone(serving: Serving, server: Server) -> str | None:
     The engine notices an exit a moment after the clients do.
     """
     deadline = time.monotonic() + _NOTICED_S
-    silent = probe_server.get(server, "/health", _HEALTH_TIMEOUT_S).status is None
+    silent = probe_server.get(server, "/health", waiting.HEALTH_TIMEOUT_S).status is None
     while (state := serving.state()).running and silent and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     if state.running:

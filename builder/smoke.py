@@ -1,14 +1,12 @@
 """Start servers from a target, ask them the probes' questions, and say what that proves."""
 
-import datetime
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from builder import container, gguf_shape, launches, paths, profiles
+from builder import container, gguf_shape, kept_log, launches, paths, profiles
 from builder.binary_target import BinaryTarget
 from builder.errors import UsageError
 from builder.image_target import ImageTarget
@@ -248,7 +246,7 @@ def _smoke(
     if report.passed:
         return report
     logs = {"control": control.log, f"KV {case.kv}": asked.log}
-    return replace(report, log=str(_keep(logs, target.name, results)))
+    return replace(report, log=str(kept_log.keep(logs, f"smoke-{target.name}", results)))
 
 
 def _report(
@@ -273,19 +271,6 @@ def _report(
         ready_s=launched.wait.last.at_s if launched.ready else None,
         duration_s=time.monotonic() - started,
     )
-
-
-def _keep(logs: Mapping[str, str], name: str, results: Path) -> Path:
-    """Write the servers' logs beside those of builds; never a half-written file."""
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    safe = re.sub(r"[^\w.-]+", "-", name).strip("-")
-    path = results / "build" / "logs" / f"{stamp}-smoke-{safe}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    text = "".join(f"==== {title} ====\n{log}\n" for title, log in logs.items())
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
 
 
 def _evidence(case: _Case, asked: Launched | None, control: Launched | None) -> KvEvidence:

@@ -32,11 +32,11 @@ def second_engine(
     dockerd = _dockerd()
     home = dockerd.parent.parent
     data = folder / "engine"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     settings = folder / "daemon.json"
     settings.write_text(json.dumps({"features": features or {}}), encoding="utf-8")
     address = f"unix://{folder / 'docker.sock'}"
-    command = ["chroot", "/host", str(dockerd), f"--host={address}", f"--data-root={data}"]
+    command = ["/host", str(dockerd), f"--host={address}", f"--data-root={data}"]
     command += [f"--exec-root={folder / 'exec'}", f"--pidfile={folder / 'pid'}"]
     command += [f"--config-file={settings}"]
     mounts = [Mount(f"/host{data}", None, type="tmpfs", tmpfs_size=disk)] if disk else []
@@ -44,6 +44,8 @@ def second_engine(
     container = engine.containers.run(
         image,
         command,
+        entrypoint=["chroot"],
+        user="root",
         detach=True,
         privileged=True,
         pid_mode="host",

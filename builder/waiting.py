@@ -1,0 +1,46 @@
+"""Wait for a server that was started, looking at it and at its process until it is over."""
+
+import time
+from collections.abc import Callable
+
+from builder.probe import readiness
+from builder.probe import server as probe_server
+from builder.probe.readiness import Observation, Wait
+from builder.probe.server import Server
+from builder.progress import Progress
+from builder.serving import Serving
+
+HEALTH_TIMEOUT_S = 2.0
+
+_POLL_S = 0.05
+_UNAVAILABLE = 503
+
+
+def until_over(look: Callable[[float], Observation], timeout_s: float, progress: Progress) -> Wait:
+    """Look at the server until it is ready, gone or too late."""
+    started = time.monotonic()
+    wait = Wait(timeout_s)
+    while True:
+        wait = wait.after(look(time.monotonic() - started))
+        if wait.over:
+            return wait
+        progress.detail(f"{wait.phase}, {wait.last.at_s:.0f} of at most {timeout_s:.0f} s")
+        time.sleep(_POLL_S)
+
+
+def look(serving: Serving, server: Server, at_s: float) -> Observation:
+    """One look, so many seconds after the start."""
+    # The process is looked at last: a server that answers and dies has died.
+    health: readiness.Health = "silent"
+    if serving.port is not None:
+        health = ask_health(server)
+    state = serving.state()
+    return Observation(at_s, health, state.running, state.exit_code, state.out_of_memory)
+
+
+def ask_health(server: Server) -> readiness.Health:
+    """What /health says; a server that says ok and turns the next question away is not ready."""
+    health = readiness.health(probe_server.get(server, "/health", HEALTH_TIMEOUT_S))
+    if health == "ok" and probe_server.get(server, "/props").status == _UNAVAILABLE:
+        return "premature"
+    return health

@@ -1,0 +1,118 @@
+"""Profiles against models and cards: what is refused, and what is warned of."""
+
+import dataclasses
+
+import pytest
+
+from builder import launch_advice
+from builder.errors import UsageError
+from builder.gguf_shape import KvLayer, KvShape
+from builder.launch_advice import Plan
+from builder.memory import Model, Weights
+from builder.model import Kv, KvType, Pins, Profile
+
+GIB = 1024**3
+F16 = Kv("f16", "f16")
+TYPES = {"f16": KvType(2, 1), "q8_0": KvType(34, 32), "turbo4": KvType(66, 128)}
+
+# 16 GiB of weights; 48 layers of 4 KV heads of 128: 96 KiB of f16 cache a token.
+MODEL = Model(
+    weights=Weights(card=16 * GIB, host=GIB // 2),
+    shape=KvShape("qwen3", layers=(KvLayer(4, 128, 128),) * 48),
+    native=40960,
+    vocabulary=151936,
+    width=2048,
+    feed=6144,
+)
+MIXTURE = dataclasses.replace(
+    MODEL, weights=Weights(card=16 * GIB, host=GIB // 2, experts=(GIB // 4,) * 48)
+)
+PROFILE = Profile("a", parallel=1, slot_tokens=32768, thinking=False)
+PLAN = Plan("x", PROFILE, F16, TYPES, MODEL, card=24 * GIB, all_quants=True)
+
+
+def plan(kv: Kv = F16, model: Model = MODEL, card: int | None = 24 * GIB, **profile) -> Plan:
+    changed = dataclasses.replace(PROFILE, **profile)
+    return dataclasses.replace(PLAN, profile=changed, kv=kv, model=model, card=card)
+
+
+def test_what_fits_and_is_common_is_not_warned_of():
+    assert launch_advice.advise(PLAN) == []
+
+
+def test_more_than_the_card_is_refused_with_the_sum():
+    with pytest.raises(UsageError) as caught:
+        launch_advice.advise(plan(parallel=3))
+    # 16 of weights, 3 × 32768 × 96 KiB = 9 of cache, 0.75 kept, and buffers.
+    assert caught.value.what.startswith("profile x takes 26.")
+    assert caught.value.what.endswith("of a card of 24.00 GiB")
+    assert "16.00 GiB of weights; KV f16 for 3 × 32768 tokens" in caught.value.why
+    assert "builder fit" in caught.value.hint
+
+
+def test_a_draft_model_takes_of_the_card_too():
+    with pytest.raises(UsageError, match="of a card of"):
+        launch_advice.advise(dataclasses.replace(PLAN, draft=5 * GIB))
+
+
+@pytest.mark.parametrize("flags", [["-ngl", "20"], ["-ot", "exps=CPU"], ["-nkvo"]])
+def test_layers_that_are_placed_by_hand_are_not_summed_up(flags: list[str]):
+    assert launch_advice.advise(plan(parallel=3, flags=flags)) == []
+
+
+def test_without_a_card_nothing_is_too_large():
+    assert launch_advice.advise(plan(parallel=3, card=None)) == []
+
+
+def test_a_context_past_the_native_one_is_warned_of():
+    (told,) = launch_advice.advise(plan(slot_tokens=65536))
+    assert told.startswith("profiles.x.slot_tokens: 65536 is past the 40960 tokens")
+    stretched = plan(slot_tokens=65536, flags=["--rope-scaling", "yarn"])
+    assert launch_advice.advise(stretched) == []
+
+
+def test_two_types_take_a_build_for_them():
+    mixed = plan(Kv("q8_0", "turbo4"))
+    assert launch_advice.advise(mixed) == []
+    with pytest.raises(UsageError, match=r"profiles\.x\.kv: K is q8_0 and V turbo4"):
+        launch_advice.advise(dataclasses.replace(mixed, all_quants=False))
+    (told,) = launch_advice.advise(dataclasses.replace(mixed, all_quants=None))
+    assert told.endswith("no label of the image tells whether it is one")
+
+
+def test_heads_that_a_forks_type_does_not_suit_are_warned_of():
+    shape = KvShape("llama", layers=(KvLayer(8, 64, 64),) * 16)
+    (told,) = launch_advice.advise(
+        plan(Kv("turbo4", "turbo4"), dataclasses.replace(MODEL, shape=shape))
+    )
+    assert told.startswith("profiles.x.kv: turbo4: heads of 64 values, no multiple of 128")
+
+
+def test_experts_on_the_cpu_for_a_context_that_nobody_uses_are_warned_of_with_figures():
+    roomy = dataclasses.replace(MIXTURE, native=262144)
+    (told,) = launch_advice.advise(plan(model=roomy, slot_tokens=131072, flags=["-cmoe"]))
+    # 98304 tokens × 96 KiB = 9 GiB and a mask.
+    assert "up to 12.00 GiB of experts run on the CPU" in told
+    assert "131072 tokens a slot take 9." in told
+    longest = int(told.rsplit("; ", 1)[1].split()[0])
+    assert launch_advice.need(PLAN, longest, experts=True) <= 24 * GIB
+    assert launch_advice.need(PLAN, longest + 256, experts=True) > 24 * GIB
+
+
+def test_experts_on_the_cpu_for_what_an_agent_uses_are_fine():
+    assert launch_advice.advise(plan(model=MIXTURE, flags=["-cmoe"])) == []
+
+
+def test_experts_on_the_cpu_of_a_model_without_any_are_told():
+    (told,) = launch_advice.advise(plan(flags=["-ncmoe", "8"]))
+    assert told.endswith("the model has no experts")
+
+
+def test_whether_a_build_takes_two_types_is_told_by_its_variant(real_pins: Pins):
+    assert launch_advice.all_quants(real_pins, "spiritbuun-cuda12-sm86") is True
+    assert launch_advice.all_quants(real_pins, "mainline-cpu") is True
+    assert launch_advice.all_quants(real_pins, "unknown") is None
+    variant = real_pins.variants["spiritbuun-cuda12-sm86"]
+    off = dataclasses.replace(variant, options={"GGML_CUDA_FA_ALL_QUANTS": False})
+    changed = dataclasses.replace(real_pins, variants={"lean": off})
+    assert launch_advice.all_quants(changed, "lean") is False
