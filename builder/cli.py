@@ -10,6 +10,7 @@ from builder.command import (  # noqa: F401 -- they register on `app`
     nights,
     pinning,
     publishing,
+    reporting,
     serving,
     verifying,
 )

@@ -25,6 +25,11 @@ def results(pins_file: Path) -> Path:
     return Path.cwd() if folder == _CARRIED.resolve() else folder
 
 
+def record(results: Path) -> Path:
+    """The folder of the record of releases and nights, unless another is named."""
+    return results / "build" / "record"
+
+
 def cache() -> Path:
     """The folder for what can be fetched or made again: git objects, sdists, models."""
     return Path(platformdirs.user_cache_dir("turboquant-builder"))

@@ -43,3 +43,16 @@ def test_it_renders_its_own_pins_anywhere(installed: Path, tmp_path: Path):
     rendered = tmp_path / "dockerfiles" / "rendered" / "mainline-cpu.Dockerfile"
     committed = ROOT / "dockerfiles" / "rendered" / "mainline-cpu.Dockerfile"
     assert rendered.read_bytes() == committed.read_bytes()
+
+
+def test_it_carries_the_page_of_the_record(installed: Path, tmp_path: Path):
+    result = subprocess.run(
+        [sys.executable, "-m", "builder", "report", "--record", str(tmp_path)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "<title>" in (tmp_path / "index.html").read_text()
