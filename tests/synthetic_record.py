@@ -246,8 +246,9 @@ def write_hostile(folder: Path) -> None:
     )
     write_release(folder, one, Index(HOSTILE, {HOSTILE: one.name}, [one.name]))
     step = NightStep(HOSTILE, "failed", HOSTILE, 1.0, HOSTILE, HOSTILE)
-    bad = replace(night(made, made.failed[0]), steps=[step], failed_step=HOSTILE, commit=HOSTILE)
-    write_night(folder, bad)
+    failed = night(made, made.failed[0])
+    bad = replace(failed, steps=[step], failed_step=HOSTILE, commit=HOSTILE, bisect=HOSTILE)
+    write_night(folder, replace(bad, page="javascript:document.title='taken over'"))
 
 
 if __name__ == "__main__":

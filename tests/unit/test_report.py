@@ -39,6 +39,7 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append(tag)
         self.found += [f"{tag}.{name}" for name, _ in attrs if name.startswith("on")]
+        self.found += [value for name, value in attrs if name == "href" and value]
 
 
 def test_an_empty_record_says_what_writes_it(tmp_path: Path):
@@ -162,10 +163,19 @@ def test_failed_nights_tell_the_step_and_its_words():
     assert "<b>build</b>" in text
 
 
+def test_a_failed_night_links_to_its_job_and_shows_what_a_bisect_found():
+    failed = synthetic_record.night(CPU_ONLY, CPU_ONLY.failed[0])
+    failed = replace(failed, page="https://git.example/jobs/7", bisect="30a085793 is the first")
+    text = report.to_html(shown(nights=(failed,)))
+    assert '<a href="https://git.example/jobs/7">' in text
+    assert "<pre>30a085793 is the first</pre>" in text
+
+
 def test_what_strangers_wrote_is_text_and_never_an_element(tmp_path: Path):
     synthetic_record.write_hostile(tmp_path)
     found = Tags(report.write(tmp_path, tmp_path)[0].read_text()).found
     assert not {"script", "img", "img.onerror"} & set(found)
+    assert not [one for one in found if one.startswith("javascript:")]
     assert found.count("title") == 1 + len(re.findall("class=.night|<g ", _html(tmp_path)))
 
 
