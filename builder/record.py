@@ -8,6 +8,7 @@ Times are UTC, ISO 8601. Sizes are bytes, durations seconds. Every file is whole
 """
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -187,12 +188,13 @@ def to_json(release: Release) -> str:
 
 def parse(text: bytes, kind: type[T], name: str) -> T:
     """The value of one of the record's files; `name` is how errors call it. Raises UsageError."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(text)
+        found: T = _adapter(kind).validate_json(text)  # type: ignore[arg-type]
     except ValidationError as error:
         raise UsageError(f"{name}: is not what builder wrote", why=str(error)) from error
+    return found
 
 
 def _read(path: Path, kind: type[T]) -> T:
@@ -200,6 +202,14 @@ def _read(path: Path, kind: type[T]) -> T:
         return parse(path.read_bytes(), kind, str(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read", why=str(error)) from error
+
+
+# Making one takes longer than reading a hundred nights.
+@functools.cache
+def _adapter(kind: Any) -> Any:  # noqa: ANN401 -- a class, and its TypeAdapter
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _bytes(value: Release | Index | Night) -> bytes:

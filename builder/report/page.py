@@ -1,7 +1,7 @@
 """What the page says, as values: the record laid out for a reader. Pure."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -96,7 +96,7 @@ def lay_out(
 ) -> Page:
     """The page of a record. Raises UsageError for reports and dates that builder did not write."""
     floating = index.floating if index else {}
-    views = {one.name: _view(one, floating) for one in releases}
+    views = {one.name: view for one, view in _views(releases, floating)}
     shown, window = _window(nights)
     times = [one.published for one in releases] + [one.date for one in nights]
     return Page(
@@ -118,15 +118,23 @@ def minutes(seconds: float) -> str:
     return str(whole).removeprefix("0:").removeprefix("0")
 
 
-def _view(release: Release, floating: dict[str, str]) -> ReleaseView:
+def _views(
+    releases: Sequence[Release], floating: dict[str, str]
+) -> Iterator[tuple[Release, ReleaseView]]:
     from pydantic import TypeAdapter, ValidationError
 
-    try:
-        smoke = TypeAdapter(_Smoke).validate_python(release.smoke)
-        audit = TypeAdapter(_Audit).validate_python(release.audit)
-    except ValidationError as error:
-        what = f"releases/{release.name}.json: a report in it is not what builder wrote"
-        raise UsageError(what, why=str(error)) from error
+    smokes, audits = TypeAdapter(_Smoke), TypeAdapter(_Audit)
+    for one in releases:
+        try:
+            smoke = smokes.validate_python(one.smoke)
+            audit = audits.validate_python(one.audit)
+        except ValidationError as error:
+            what = f"releases/{one.name}.json: a report in it is not what builder wrote"
+            raise UsageError(what, why=str(error)) from error
+        yield one, _view(one, smoke, audit, floating)
+
+
+def _view(release: Release, smoke: _Smoke, audit: _Audit, floating: dict[str, str]) -> ReleaseView:
     deleted = [one.at for one in release.events if one.what == "deleted"]
     return ReleaseView(
         release=release,
