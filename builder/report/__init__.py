@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import record
+from builder.errors import UsageError
 from builder.replace_files import replace_files
 from builder.report import page
 
@@ -17,12 +18,16 @@ def write(folder: Path, out: Path, *, note: str = "") -> tuple[Path, page.Page]:
     """Write the page of the record in `folder` to `out`; `note` is a line at its top.
 
     The same record gives the same bytes. Raises UsageError for a record that is not what builder
-    wrote, OSError where `out` cannot be written.
+    wrote, and where `out` cannot be written.
     """
     found = page.lay_out(*_read(folder), note=note)
     path = out / FILE_NAME
-    out.mkdir(parents=True, exist_ok=True)
-    replace_files({path: to_html(found).encode()})
+    text = to_html(found)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        replace_files({path: text.encode()})
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written", why=str(error)) from error
     return path, found
 
 

@@ -222,3 +222,9 @@ def test_the_command_writes_where_it_is_told(tmp_path: Path):
 
 def test_the_command_refuses_a_folder_that_is_not_there(tmp_path: Path):
     assert builder("report", "--record", tmp_path / "recrod").returncode == 2
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written"):
+        report.write(tmp_path, tmp_path / "file" / "site")
