@@ -6,6 +6,7 @@ from builder import console, signals
 from builder.command import (  # noqa: F401 -- they register on `app`
     building,
     checking,
+    clients,
     deploying,
     fitting,
     nights,
