@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from builder import console
-from builder.command.app import Json, PinsFile, app, load
+from builder.command.app import NO, Json, PinsFile, app, load
 from builder.errors import UsageError
 
 
@@ -55,3 +55,15 @@ def _route(names: list[str], pins_file: Path | None) -> tuple[dict[str, str], tu
     for warning in client_servers.warnings(servers, os.environ):
         console.tell(f"warning: {warning}")
     return values, client_env.aside(values)
+
+
+@app.command()
+def tools(json: Json = False) -> None:
+    """Compare what the installed Agent SDK offers a model with the ban list: exit 1 on drift."""
+    from builder import tools as verb
+
+    with console.progress() as progress:
+        found = verb.report(progress)
+    console.say(verb.to_json(found) if json else verb.to_text(found))
+    if not found.passed:
+        raise typer.Exit(NO)
