@@ -331,7 +331,7 @@ def _orphaned(report: ForkReport, drift: Drift) -> str:
         return f"not on {branch} any more, but on {', '.join(drift.elsewhere)}"
     if drift.served is None:
         return f"not on {branch} any more"
-    still = "the host still gives it out" if drift.served else "the host has it no more"
+    still = "the host still gives it out" if drift.served else "the host does not give it out"
     return f"a force-push dropped it from {branch}; {still}"
 
 

@@ -30,8 +30,13 @@ _REFUSED = re.compile(
     r"unadvertised object|not our ref|no such remote ref|couldn't find remote ref"
 )
 
-# A remote that asks for a password or sends nothing for 30 s is a remote that does not answer.
-_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes"}
+# A remote that asks for a password or sends nothing for 30 s is a remote that does not answer. What
+# a fetch left out is never fetched later: at a shallow remote git would do so without end.
+_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+    "GIT_NO_LAZY_FETCH": "1",
+}
 _PATIENCE = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 
@@ -303,7 +308,6 @@ class Branch:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._repository = _repository(remote, "names")
-        self._repository.git.update_environment(GIT_NO_LAZY_FETCH="1")
 
     def fetch(self, branch: str | None) -> str:
         """Bring a branch (None: HEAD) up to date: its commit. Transfers no files' contents.

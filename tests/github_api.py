@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,7 +92,8 @@ def page(name: str, *, archived: bool = False) -> dict[str, object]:
 
 
 @contextmanager
-def serve() -> Iterator[Api]:
+def serve(before: Callable[[], object] = lambda: None) -> Iterator[Api]:
+    """The server; `before` is called ahead of each answer."""
     api = Api()
     over = threading.Event()
 
@@ -101,6 +102,7 @@ def serve() -> Iterator[Api]:
 
         def do_GET(self) -> None:
             api.asked.append((self.path, dict(self.headers)))
+            before()
             self._answer(api.thread("GET", self.path, {}) or api.take(self.path))
 
         def do_POST(self) -> None:

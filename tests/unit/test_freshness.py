@@ -169,7 +169,7 @@ def test_an_orphaned_pin_that_the_host_has_no_more_is_said_to_be_lost(fork, prog
     fork.add("work")
     found = one(progress, pinned(fork.url, "d" * 40))
     assert (found.verdict, found.drift.served) == ("stale", False)
-    assert "the host has it no more" in found.reasons[0].text
+    assert "the host does not give it out" in found.reasons[0].text
 
 
 def test_a_pin_on_another_branch_is_found_there(fork, progress):
