@@ -2,16 +2,16 @@
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from builder import git, kept_smoke, paths, pins, pins_edit, receipt, render, rendered, tags
 from builder.build import Request as BuildRequest
-from builder.bump_report import BumpReport, Proof, to_markdown
+from builder.bump_report import BaseReport, BumpReport, Proof, to_markdown
 from builder.commits import Commit, Group
 from builder.errors import (
     BuilderError,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from builder.smoke_report import SmokeReport
 
 _WRITABLE = 0o222
+
+Report = TypeVar("Report", BumpReport, BaseReport)
 
 
 class RefusedError(BuilderError):
@@ -98,10 +100,8 @@ def bump(file: Path, request: Request, stages: Stages | None, progress: Progress
                 why="\n".join(report.overruled[1:]),
                 hint="`--force` moves it all the same",
             )
-        candidate = pins.parse(edited, str(file))
-        own = [key for key, value in candidate.variants.items() if value.fork == name]
-        files = rendered_files(candidate, own, file.parent) | {file: edited}
-        report = replace(report, diff=difference(files, file.parent))
+        edit = Edit.of(file, edited, "fork", name)
+        report = replace(report, diff=edit.diff)
         if request.pr_body or request.grouped:
             report = replace(report, groups=_groups(git.Remote(name, url), fork, move, progress))
         if stages and variant:
@@ -109,14 +109,40 @@ def bump(file: Path, request: Request, stages: Stages | None, progress: Progress
             tag = f"{tags.local(variant)}-{commit[:9]}"
             order = BuildRequest(variant, ref=commit, tag=tag)
             old = move.old.commit if move.old else None
-            proof = prove(candidate, order, old, stages, file.parent, progress)
+            proof = prove(edit.candidate, order, old, stages, file.parent, progress)
             report = replace(report, verdict="proven", proof=proof)
-        if request.dry_run:
-            return report
-        report = replace(report, written=True)
-        body = {request.pr_body: to_markdown(report)} if request.pr_body else {}
-        write(file, text, body | files)
+        return written(file, text, edit, report, request)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What a move changes: the pins as they would be, and the texts of all files."""
+
+    candidate: Pins
+    files: dict[Path, str]
+    diff: str
+
+    @classmethod
+    def of(cls, file: Path, edited: str, kind: Literal["fork", "base"], name: str) -> "Edit":
+        """Of this text of pins.toml, in which a fork's or a base's pin is another."""
+        candidate = pins.parse(edited, str(file))
+        own = [key for key, one in candidate.variants.items() if getattr(one, kind) == name]
+        files = _rendered(candidate, own, file.parent) | {file: edited}
+        return cls(candidate, files, _difference(files, file.parent))
+
+
+def written(file: Path, text: str, edit: Edit, report: Report, request: Request) -> Report:
+    """The report of a move that is made, or that is only shown when a dry run was asked for.
+
+    `text` is pins.toml as it was read. Raises RefusedError when it is another now, PinsError when a
+    file cannot be written.
+    """
+    if request.dry_run:
         return report
+    report = replace(report, written=True)
+    body = {request.pr_body: to_markdown(report)} if request.pr_body else {}
+    _write(file, text, body | edit.files)
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +313,7 @@ def smoked(
     options = Options(variant=variant, require=wanted)
     report = stages.smoke(candidate, built, options, results, progress)
     if not report.passed:
-        why = "\n".join([report.headline, _words(report.findings)])
+        why = "\n".join([report.headline, _words(report.findings, report.missing)])
         raise _failed("smoke", variant, built.commit, why, report.log)
     return report.headline, kept_smoke.write(report, variant, built.commit, results)
 
@@ -301,8 +327,9 @@ def _failed(stage: str, variant: str, at: str, why: str, log: str) -> RefusedErr
     )
 
 
-def _words(findings: "list[Finding]") -> str:
-    failed = [one for one in findings if one.status == "fail"]
+def _words(findings: "list[Finding]", missing: Sequence[str] = ()) -> str:
+    """What failed, and what is `missing`: required, and not proven."""
+    failed = [one for one in findings if one.status == "fail" or one.probe in missing]
     return "\n".join(f"{one.probe}: {one.observed}; expected: {one.expected}" for one in failed)
 
 
@@ -320,7 +347,7 @@ def earlier(results: Path, variant: str, commit: str) -> Receipt | None:
     return None
 
 
-def rendered_files(candidate: Pins, names: list[str], results: Path) -> dict[Path, str]:
+def _rendered(candidate: Pins, names: list[str], results: Path) -> dict[Path, str]:
     """The committed Dockerfiles of these variants, where any are committed."""
     folder = rendered.folder(results)
     if not folder.is_dir():
@@ -329,7 +356,7 @@ def rendered_files(candidate: Pins, names: list[str], results: Path) -> dict[Pat
     return {folder / one.file_name: one.text for one in made}
 
 
-def difference(files: Mapping[Path, str], results: Path) -> str:
+def _difference(files: Mapping[Path, str], results: Path) -> str:
     """A unified diff from the files as they are to these texts, by their names below `results`."""
     lines: list[str] = []
     for path, text in sorted(files.items()):
@@ -354,7 +381,7 @@ def read(file: Path) -> str:
         raise PinsError(f"{file}: cannot be read", why=str(error)) from error
 
 
-def write(file: Path, text: str, files: Mapping[Path, str]) -> None:
+def _write(file: Path, text: str, files: Mapping[Path, str]) -> None:
     """Replace the files, pins.toml last: until then the pin is the old one."""
     if read(file) != text:
         raise RefusedError(

@@ -5,18 +5,8 @@ from pathlib import Path
 
 from builder import pins, pins_edit, registry, tags
 from builder.build import Request as BuildRequest
-from builder.bump import (
-    RefusedError,
-    Request,
-    Stages,
-    alone,
-    difference,
-    prove,
-    read,
-    rendered_files,
-    write,
-)
-from builder.bump_report import BaseReport, ImageMove, Proof, to_markdown
+from builder.bump import Edit, RefusedError, Request, Stages, alone, prove, read, written
+from builder.bump_report import BaseReport, ImageMove, Proof
 from builder.errors import UsageError
 from builder.model import Base, Pins
 from builder.progress import Progress
@@ -40,19 +30,12 @@ def bump_base(
         if not moves:
             return report
         edited = pins_edit.with_images(text, name, {m.role: f"{m.image}@{m.new}" for m in moves})
-        candidate = pins.parse(edited, str(file))
-        own = [key for key, value in candidate.variants.items() if value.base == name]
-        files = rendered_files(candidate, own, file.parent) | {file: edited}
-        report = replace(report, diff=difference(files, file.parent))
+        edit = Edit.of(file, edited, "base", name)
+        report = replace(report, diff=edit.diff)
         if stages and variant:
-            proof = _prove(candidate, name, variant, moves, stages, file.parent, progress)
+            proof = _prove(edit.candidate, name, variant, moves, stages, file.parent, progress)
             report = replace(report, verdict="proven", proof=proof)
-        if request.dry_run:
-            return report
-        report = replace(report, written=True)
-        body = {request.pr_body: to_markdown(report)} if request.pr_body else {}
-        write(file, text, body | files)
-        return report
+        return written(file, text, edit, report, request)
 
 
 def _look_up(base: Base, name: str, progress: Progress) -> list[ImageMove]:

@@ -410,6 +410,13 @@ def test_a_stage_that_fails_is_named_with_its_log_and_nothing_changes(
     assert log in caught.value.hint
 
 
+def test_what_a_smoke_had_to_prove_and_did_not_is_told_with_what_it_saw(file, progress):
+    unproven = replace(a_smoke("unproven"), required=["contract"])
+    with pytest.raises(RefusedError, match=r"^smoke failed") as caught:
+        bump.bump(file, Request(), replace(stages(), smoke=lambda *_: unproven), progress)
+    assert "ready: it exited; expected: 200" in caught.value.why
+
+
 @pytest.mark.parametrize("error", [EngineError("no engine"), KeyboardInterrupt()])
 def test_a_stage_that_could_not_answer_changes_nothing(file, home, progress, error):
     with pytest.raises(type(error)):
