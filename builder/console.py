@@ -132,7 +132,10 @@ def table(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    view = Table(*header, box=None, pad_edge=False, header_style="bold")
+    view = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        # A path wider than its column goes on in the next line: nothing is left out.
+        view.add_column(name, overflow="fold")
     styles = {
         "pass": "green",
         "ok": "green",

@@ -97,3 +97,8 @@ def test_a_summary_outside_of_a_job_is_printed(monkeypatch, capsys):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     console.summarise("### PASS")
     assert capsys.readouterr().out == "### PASS\n"
+
+
+def test_a_table_leaves_nothing_out_of_a_word_that_is_wider_than_its_column(capsys):
+    console.table([("a", "x" * 500)], header=("name", "value"))
+    assert capsys.readouterr().out.count("x") == 500
