@@ -141,7 +141,7 @@ def written(file: Path, text: str, edit: Edit, report: Report, request: Request)
         return report
     report = replace(report, written=True)
     body = {request.pr_body: to_markdown(report)} if request.pr_body else {}
-    _write(file, text, body | edit.files)
+    replace_all(file, text, body | edit.files)
     return report
 
 
@@ -381,7 +381,7 @@ def read(file: Path) -> str:
         raise PinsError(f"{file}: cannot be read", why=str(error)) from error
 
 
-def _write(file: Path, text: str, files: Mapping[Path, str]) -> None:
+def replace_all(file: Path, text: str, files: Mapping[Path, str]) -> None:
     """Replace the files, pins.toml last: until then the pin is the old one."""
     if read(file) != text:
         raise RefusedError(

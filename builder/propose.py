@@ -5,7 +5,7 @@ from datetime import UTC
 from pathlib import Path
 
 from builder import bump as bumps
-from builder import git, pins, pins_edit
+from builder import git, pins_edit
 from builder.branches import Checkout
 from builder.bump_report import BumpReport, to_markdown
 from builder.github import Github
@@ -62,9 +62,7 @@ def _edit(file: Path, move: BumpReport) -> bool:
     edited = pins_edit.with_pin(text, move.fork, move.new)
     if edited == text:
         return False
-    candidate = pins.parse(edited, str(file))
-    own = [name for name, variant in candidate.variants.items() if variant.fork == move.fork]
-    bumps.write(file, text, bumps.rendered_files(candidate, own, file.parent) | {file: edited})
+    bumps.replace_all(file, text, bumps.Edit.of(file, edited, "fork", move.fork).files)
     return True
 
 

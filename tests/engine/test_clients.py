@@ -72,7 +72,7 @@ def world(
 
 @contextlib.contextmanager
 def served(name: str, engine: DockerClient, image: str, model: Path) -> Iterator[Proxy]:
-    """The shipped profile of this name with one slot; one thread, which a busy machine delays least."""
+    """The shipped profile of this name, one slot; one thread, which other work delays least."""
     chosen = pins.load(ROOT / "pins.toml").profiles[name]
     command = profiles.command(chosen, Kv("q8_0", "q8_0"), frozenset())
     launch = Launch(image, [*command, "-np", "1", "-c", "32768", "-t", "1"], WAITING, model)
