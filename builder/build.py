@@ -43,6 +43,7 @@ _REMEMBERED = 20
 class Request:
     """What `builder build` was asked for.
 
+    `jobs`: no more compilers at once, however much memory there is.
     `trial`: only to see whether it builds and what it does. The image gets no name but `tag`, there
     is no receipt of it on disk, and its compressed size is not measured: 0.
     """
@@ -56,6 +57,7 @@ class Request:
     tag: str | None = None
     builder: str | None = None
     ccache_dir: Path | None = None
+    jobs: int | None = None
     trial: bool = False
 
 
@@ -78,12 +80,13 @@ def plan(client: "DockerClient", everything: Pins, request: Request, results: Pa
     here = machine.look(client) if request.builder is None else None
     if here is not None:
         plans.check_disk(here, need)
+    allowed = plans.jobs(here, cuda=cuda) if here else None
     return Plan(
         variant=request.variant,
         source=source.described(everything, request.variant, request.ref, request.source),
         bases=[PlannedBase(role, name, one is not None) for role, name, one in bases],
         cores=here.cores if here else None,
-        jobs=plans.jobs(here, cuda=cuda) if here else None,
+        jobs=min((one for one in (allowed, request.jobs) if one is not None), default=None),
         memory=here.memory if here else None,
         disk_needed=need,
         disk_free=here.disk_free if here else None,
@@ -145,7 +148,7 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
         stages=built.stages,
         ccache=built.ccache,
         log=str(log),
-        ccache_dir=str(folder) if folder else None,
+        ccache_dir=str(request.ccache_dir) if request.ccache_dir else None,
         pace=built.pace,
     )
     if not request.trial:
@@ -228,7 +231,7 @@ def _compiling(planned: Plan, request: Request) -> dict[str, str]:
     elif request.no_cache:
         # BuildKit empties the mount of such a build: not the one that every variant shares.
         arguments["CCACHE_ID"] = "turboquant-ccache-anew"
-    if planned.jobs is not None and planned.cores is not None and planned.jobs < planned.cores:
+    if planned.jobs not in (None, planned.cores):
         arguments["JOBS"] = str(planned.jobs)
     return arguments
 

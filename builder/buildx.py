@@ -58,8 +58,8 @@ _BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another 
 _NO_ARCHIVE = re.compile(r"(?i)OCI exporter .*not supported")
 _HINTS: dict[build_errors.Kind, str] = {
     "disk": "make room: `docker builder prune`, `docker image prune`, or a larger disk",
-    "memory": "give the engine more memory or swap: one compiler takes up to 0.7 GB, and one "
-    "a core runs",
+    "memory": "give the engine more memory or swap: one compiler takes up to 0.9 GB, and one "
+    "a core runs; or let fewer run at once: --jobs N, without builder --build-arg JOBS=N",
 }
 
 

@@ -290,7 +290,8 @@ class Receipt:
     """The record of one build. Sizes in bytes, times in seconds; `created` is UTC, ISO 8601.
 
     `commit_claimed` says that nobody checked that the tree is that commit's.
-    `ccache` is None when nothing was compiled; `ccache_dir` is the folder it was carried in.
+    `ccache` is None when nothing was compiled; `ccache_dir` is the folder it was carried in,
+    as it was given.
     `pace` has eleven times since the compile step began: of ninja's first step, and of each tenth
     of its steps; empty when nothing was compiled.
     """

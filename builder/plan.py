@@ -18,10 +18,11 @@ _DEVEL_CUDA = 11 * GB
 MEMORY_CPU = 4 * GB
 """A few compilers at once, half a GB each."""
 MEMORY_CUDA = 8 * GB
-"""One nvcc takes up to 0.7 GB and cicc, ptxas and the host compiler run for several files."""
+"""cicc, ptxas and host compilers of several files run at once: _JOB_CUDA for each."""
 
 _JOB_CPU = GB // 2
-_JOB_CUDA = 7 * GB // 10
+_JOB_CUDA = 9 * GB // 10
+"""Of the spiritbuun fork, sm_86, two at once held 1.77 GB at most, one ptxas 0.84."""
 _REST = GB
 """Memory for all but the compilers: the system, the engine, BuildKit."""
 _COPIES = 4
@@ -81,6 +82,8 @@ def to_text(plan: Plan) -> str:
     ]
     free = "free: unknown" if plan.disk_free is None else f"{plan.disk_free / GB:.1f} GB free"
     compilers = "as many as the builder's machine has cores"
+    if plan.jobs is not None:
+        compilers = f"{plan.jobs} at once, as asked for"
     if plan.jobs is not None and plan.memory is not None:
         compilers = f"{plan.jobs} at once: {plan.cores} cores, {plan.memory / GB:.1f} GB of memory"
     expected = "unknown: none that compiled was recorded here"

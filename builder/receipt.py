@@ -23,7 +23,14 @@ def to_json(receipt: Receipt) -> str:
 
 
 def write(receipt: Receipt, results: Path) -> Path:
-    """Write the receipt under a name of its own; never a half-written file."""
+    """Write the receipt under a name of its own; never a half-written file.
+
+    In the file the log's path begins at `results`, as what is kept or published names no machine's
+    folders.
+    """
+    log = Path(receipt.log)
+    if log.is_relative_to(results):
+        receipt = dataclasses.replace(receipt, log=str(log.relative_to(results)))
     stamp = receipt.created.replace("-", "").replace(":", "")
     path = folder(results) / f"{stamp}-{receipt.variant}-{receipt.commit[:9]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -72,6 +72,10 @@ def build(
         Path | None,
         typer.Option(metavar="DIR", help="A ccache to take along, and to leave there after it."),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="At most so many compilers at once."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
@@ -97,6 +101,7 @@ def build(
         tag=tag,
         builder=builder,
         ccache_dir=ccache_dir,
+        jobs=jobs,
     )
     if dry_run:
         plan = builds.plan(engine.connect(), everything, request, paths.results(file))

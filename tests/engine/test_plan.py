@@ -49,6 +49,11 @@ def test_a_dry_run_tells_and_changes_nothing(engine, tiny_pins, private_cache: P
     assert not (tiny_pins.parent / "build").exists()
 
 
+def test_fewer_compilers_can_be_asked_for(tiny_pins):
+    result = builder("build", "--dry-run", "--json", "--jobs=1", "--pins", tiny_pins)
+    assert json.loads(result.stdout)["jobs"] == 1
+
+
 def test_nothing_is_said_of_a_named_builders_machine(tiny_pins):
     result = builder("build", "--dry-run", "--json", "--builder=far", "--pins", tiny_pins)
     plan = json.loads(result.stdout)

@@ -13,8 +13,8 @@ RECIPE = render.Rendered("tiny", "FROM scratch\n")
 
 @pytest.mark.parametrize(
     ("cores", "jobs", "arguments"),
-    [(8, 3, {"JOBS": "3"}), (8, 8, {}), (None, None, {})],
-    ids=["little memory", "the usual", "another machine"],
+    [(8, 3, {"JOBS": "3"}), (8, 8, {}), (None, None, {}), (None, 2, {"JOBS": "2"})],
+    ids=["little memory", "the usual", "another machine", "another machine, asked for"],
 )
 def test_the_compile_step_is_the_same_on_every_machine_that_has_memory(cores, jobs, arguments):
     plan = Plan("tiny", "a test", [], cores, jobs, None, 0, None, None)

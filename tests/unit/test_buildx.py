@@ -195,6 +195,7 @@ def test_a_compiler_that_was_killed_is_told_with_what_helps(tmp_path, progress):
     words = "FAILED: a.o\ncc\nc++: fatal error: Killed signal terminated program cc1plus\n"
     found = failure(tmp_path, progress, log(words))
     assert "more memory" in found.hint
+    assert "--jobs" in found.hint
     assert not found.commits_fault
 
 

@@ -39,3 +39,9 @@ def test_a_receipt_from_before_there_were_paces_is_read(tmp_path):
 def test_json_gives_the_hit_rate():
     made = a_receipt("d" * 40, ccache=CacheStats(hits=2, misses=1, uncacheable=5))
     assert json.loads(receipt.to_json(made))["ccache"]["hit_rate"] == 0.6667
+
+
+def test_a_receipt_on_disk_names_its_log_from_the_folder_of_results(tmp_path):
+    written(tmp_path, 1, log=str(tmp_path / "build" / "logs" / "tiny.log"))
+    [found] = receipt.of_variant(tmp_path, "tiny")
+    assert found.log == "build/logs/tiny.log"
