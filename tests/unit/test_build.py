@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from builder import build, ccache_dir, receipt, render
-from builder.plan import Plan
+from builder.errors import EngineError
+from builder.plan import GB, Machine, Plan
 from tests.unit.test_bump import a_receipt
 
 RECIPE = render.Rendered("tiny", "FROM scratch\n")
@@ -19,6 +20,17 @@ RECIPE = render.Rendered("tiny", "FROM scratch\n")
 def test_the_compile_step_is_the_same_on_every_machine_that_has_memory(cores, jobs, arguments):
     plan = Plan("tiny", "a test", [], cores, jobs, None, 0, None, None)
     assert build._compiling(plan, build.Request("tiny")) == arguments
+
+
+@pytest.mark.parametrize("variant", ["mainline-cpu", "spiritbuun-cuda12-sm86"])
+def test_too_little_memory_is_refused_before_anything_is_fetched(
+    real_pins, tmp_path, monkeypatch, variant
+):
+    small = Machine(cores=2, memory=GB, disk="/var/lib/docker", disk_free=100 * GB)
+    monkeypatch.setattr("builder.machine.look", lambda _: small)
+    monkeypatch.setattr("builder.base_images.expected", lambda *_: [])
+    with pytest.raises(EngineError, match=r"1\.0 GB of memory, one compiler takes"):
+        build.plan(None, real_pins, build.Request(variant), tmp_path)
 
 
 def test_a_folder_for_ccache_has_a_cache_mount_of_its_own(tmp_path):
