@@ -263,7 +263,7 @@ def _report(
         image_id=None,
         variant=case.variant,
         profile=case.profile,
-        model=str(case.model.path),
+        model=case.model.name,
         kv=verdict,
         findings=findings,
         required=sorted(case.required),

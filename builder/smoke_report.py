@@ -17,9 +17,10 @@ CONTRACT = ("ready", "identity", "slots", "thinking", "load", "stop", "healthche
 class SmokeReport:
     """The verdict on a target. Times in seconds; `ready_s` is None when it never got ready.
 
-    `image_id` is None for a target that is no image. `not_available` are flags that the smoke would
-    have passed and this commit lacks. `log` is the path of the servers' logs, kept when something
-    failed or is required and not proven, else empty.
+    `image_id` is None for a target that is no image. `model` is the name of one of ours, or the
+    path as it was given. `not_available` are flags that the smoke would have passed and this commit
+    lacks. `log` is the path of the servers' logs, kept when something failed or is required and not
+    proven, else empty.
     """
 
     target: str

@@ -169,6 +169,7 @@ def test_another_type_is_proven_as_itself(run: Smoke) -> None:
 def test_a_sliding_window_has_two_caches(run: Smoke) -> None:
     report = run(model="scripted-swa", require=frozenset({"contract"}))
     assert report.passed
+    assert report.model == "scripted-swa"
     assert {one.cache for one in report.kv.in_effect} == {"full", "window"}
     assert {one.k for one in report.kv.in_effect} == {"q4_0"}
 
