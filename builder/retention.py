@@ -8,7 +8,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from builder import promote, publish, rollback
+from builder import promote, publish, referrers, rollback
 from builder import record as records
 from builder.errors import UsageError
 from builder.progress import Progress
@@ -111,10 +111,12 @@ def _used(repository: RegistryClient, old: list[Release]) -> dict[str, str]:
     """Digest → the tag that leans on it, through an index too; old releases' own tags left out."""
     own = {one.name: one.digest for one in old}
     own |= {a.tag: a.digest for one in old for a in one.attachments if a.tag}
+    # Where the registry lists no referrers such a tag stands for a list of them instead.
+    lists = {referrers.fallback_tag(one.digest) for one in old}
     used: dict[str, str] = {}
     for tag in repository.tags():
         found = repository.manifest(tag)
-        if found is None or own.get(tag) == found.digest:
+        if found is None or own.get(tag) == found.digest or tag in lists:
             continue
         used |= dict.fromkeys([found.digest, *_below(repository, found.children)], tag)
     return used
@@ -156,6 +158,8 @@ def _delete(repository: RegistryClient, release: Release, used: Set[str]) -> Non
     found = repository.manifest(release.digest)
     children = list(_below(repository, found.children)) if found else []
     attached = [one.digest for one in release.attachments]
+    listed = repository.manifest(referrers.fallback_tag(release.digest))
+    attached += [*listed.children, listed.digest] if listed else []
     for digest in [release.digest, *attached, *children]:
         if digest not in used:
             repository.delete(digest)

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def a_receipt_of(tree: Path, pins: Pins) -> Receipt:
         source=f"--source {tree}",
         commit_claimed=True,
         dockerfile_sha256=recipe,
-        created=record.now(),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     )
 
 
