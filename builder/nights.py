@@ -1,5 +1,6 @@
 """Nights of several variants, one after the other: each is told, and none hides another."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -25,17 +26,22 @@ class Ends:
     """What comes after a night: `bisect` finds a first bad commit, `tell` keeps a fork's issue.
 
     `tell` says where it is, or "" when there is none. `page` is the address of the job that runs
-    this, or empty.
+    this, or empty. `keep` comes after the last night, and after an interrupt: their record goes
+    where it is kept.
     """
 
     bisect: Callable[[Pins, bisect.Request, Path, Progress], BisectReport]
     tell: Callable[[str, Issue, Path, Progress], str]
     page: str = ""
+    keep: Callable[[Progress], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
 class NotJudged:
-    """A night that did not come to its end, in the error's words: it is gone on with."""
+    """A night that did not come to its end, in the error's words: it is gone on with.
+
+    Or, as `variant` "the record", what kept the record from where it is kept.
+    """
 
     variant: str
     what: str
@@ -86,22 +92,36 @@ def chosen(everything: Pins, names: list[str]) -> list[str]:
 
 def run(cases: list[Case], ends: Ends, progress: Progress) -> NightsReport:
     """Every night to its end; what keeps one from its end is in the report, and ends no other."""
-    nights, not_judged, told = [], [], []
-    for case in cases:
-        try:
-            journal = nightly.run(case, progress)
-            night, where = _ended(
-                case, nightly.night(journal, case.fork, ends.page), ends, progress
-            )
-        except BuilderError as error:
-            variant = case.request.variant
-            progress.warn(f"{variant} is not judged: {error.what}")
-            lost = NotJudged(variant, error.what, error.why, error.hint, error.exit_code)
-            not_judged.append(lost)
-            continue
-        nights.append(night)
-        told += [where] if where else []
-    return NightsReport(nights, not_judged, told)
+    report = NightsReport([], [], [])
+    try:
+        for case in cases:
+            report = _with(report, case, ends, progress)
+    except BaseException:
+        # A release that was promoted, and is in no record, would be taken for somebody else's.
+        with contextlib.suppress(BuilderError):
+            ends.keep(progress)
+        raise
+    try:
+        ends.keep(progress)
+    except BuilderError as error:
+        lost = [*report.not_judged, _lost("the record", error)]
+        return replace(report, not_judged=lost)
+    return report
+
+
+def _with(report: NightsReport, case: Case, ends: Ends, progress: Progress) -> NightsReport:
+    try:
+        journal = nightly.run(case, progress)
+        night, where = _ended(case, nightly.night(journal, case.fork, ends.page), ends, progress)
+    except BuilderError as error:
+        progress.warn(f"{case.request.variant} is not judged: {error.what}")
+        return replace(report, not_judged=[*report.not_judged, _lost(case.request.variant, error)])
+    told = [*report.told, where] if where else report.told
+    return replace(report, nights=[*report.nights, night], told=told)
+
+
+def _lost(what: str, error: BuilderError) -> NotJudged:
+    return NotJudged(what, error.what, error.why, error.hint, error.exit_code)
 
 
 def _ended(case: Case, night: Night, ends: Ends, progress: Progress) -> tuple[Night, str]:

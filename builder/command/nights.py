@@ -68,10 +68,8 @@ def nightly(
     host = github.from_environment()
     folder = record_folder(record, paths.results(file))
     text = file.read_bytes().decode()
-    with (
-        console.progress() as progress,
-        stages.kept_record(file, record_branch, folder, host, progress, push=not dry_run),
-    ):
+    with console.progress() as progress:
+        branch = stages.record_branch(file, record_branch, folder, host, progress)
         cases = [
             night.Case(
                 file,
@@ -83,14 +81,16 @@ def nightly(
             )
             for name in names
         ]
-        if dry_run:
-            for case in cases:
-                _show_plan(case, night.plan(case, progress))
-            return
-        report = nights.run(cases, stages.ending(host), progress)
+        plans = [(case, night.plan(case, progress)) for case in cases if dry_run]
+        if not dry_run:
+            report = nights.run(cases, stages.ending(host, branch), progress)
+    if dry_run:
+        for case, found in plans:
+            _show_plan(case, found)
+        return
     if github_summary:
-        lost = [(one.variant, one.what) for one in report.not_judged]
-        console.summarise(night_issue.summary(report.nights, lost))
+        not_judged = [(one.variant, one.what) for one in report.not_judged]
+        console.summarise(night_issue.summary(report.nights, not_judged))
     if json:
         console.say(nights.to_json(report))
     else:

@@ -1,8 +1,7 @@
 """The real build, audit and smoke, handed to the verbs that move something behind them."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,8 +96,8 @@ def nightly(host: "Github", signer: "Signer | None") -> "NightStages":
     )
 
 
-def ending(host: "Github") -> "Ends":
-    """What comes after a night."""
+def ending(host: "Github", keep: "Callable[[Progress], None]") -> "Ends":
+    """What comes after a night; `keep` after the last one, for their record."""
     from builder import bisect, night_issue
     from builder.nights import Ends
 
@@ -110,6 +109,7 @@ def ending(host: "Github") -> "Ends":
             threads(host), fork, issue, results, progress
         ),
         page=night_issue.job_page(),
+        keep=keep,
     )
 
 
@@ -124,26 +124,18 @@ def threads(host: "Github") -> "Threads | None":
     return Threads(host, repository) if host.token and repository else None
 
 
-@contextmanager
-def kept_record(
-    file: Path,
-    branch: str | None,
-    folder: Path,
-    host: "Github",
-    progress: "Progress",
-    *,
-    push: bool,
-) -> Iterator[None]:
-    """The record in its folder, and with a branch: had from there, and pushed at the end.
+def record_branch(
+    file: Path, branch: str | None, folder: Path, host: "Github", progress: "Progress"
+) -> "Callable[[Progress], None]":
+    """Have the record from a branch of the checkout's remote: what pushes it there again.
 
-    What was recorded is pushed after an error too. Raises UsageError, RemoteUnavailableError.
+    Without a branch nothing is had nor pushed. Raises UsageError, RemoteUnavailableError.
     """
-    if branch is None:
-        yield
-        return
     from builder import git
     from builder.branches import Checkout
 
+    if branch is None:
+        return lambda _: None
     root = git.top(file)
     if root is None or Checkout(root, host).origin is None:
         raise UsageError(
@@ -153,8 +145,4 @@ def kept_record(
         )
     checkout = Checkout(root, host)
     checkout.take(branch, folder, progress)
-    try:
-        yield
-    finally:
-        if push:
-            checkout.give(branch, folder, "Nights", progress)
+    return lambda progress: checkout.give(branch, folder, "Nights", progress)

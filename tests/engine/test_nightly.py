@@ -194,6 +194,23 @@ def test_the_whole_line_of_the_workflow_with_an_image_that_serves_nothing(tiny, 
     assert "a-token-of-a-test" not in said + summary
 
 
+@pytest.mark.usefixtures("private_cache", "tiny_tags")
+def test_after_enough_nights_the_issue_has_what_a_bisect_found(tiny):
+    with (tiny.checkout / "pins.toml").open("a") as text:
+        text.write("\n[policy.nightly]\nbisect_after = 1\n")
+    tiny.fork.commit("still fine", notes_md="fine")
+    bad = tiny.fork.commit("does not build", server_cpp="int main() { return x; }\n")
+    tiny.fork.commit("nor does this", notes_md="nor")
+    code, said, summary = tiny.run("tiny")
+    assert code == 1, said
+    # From the pin, for want of a night that passed, to the candidate.
+    found = f"The build fails since {bad[:9]}"
+    assert found in tiny.night("tiny").bisect
+    issues = [one for one in tiny.api.threads["issues"] if "Nightly images of tiny" in one["title"]]
+    assert found in issues[-1]["body"]
+    assert found in summary
+
+
 # The nights of mainline-cpu: two that pass, one that does not build, and the way back.
 
 BROKEN = "int broken = undeclared_thing;\n"

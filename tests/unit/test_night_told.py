@@ -115,6 +115,15 @@ def test_the_issue_names_the_stage_the_error_the_log_and_since_when(tmp_path):
     assert "[The job that ran it](https://example.org/1)" in issue.text
 
 
+def test_a_job_is_known_by_its_address(monkeypatch):
+    for name, value in (("SERVER_URL", "https://github.com"), ("REPOSITORY", "me/images")):
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    monkeypatch.delenv("GITHUB_RUN_ID", raising=False)
+    assert night_issue.job_page() == ""
+    monkeypatch.setenv("GITHUB_RUN_ID", "7")
+    assert night_issue.job_page() == "https://github.com/me/images/actions/runs/7"
+
+
 def test_what_strangers_wrote_is_code():
     block = told(a_night()).text.partition("```text\n")[2].partition("\n```")[0]
     assert block == "a.cu(7): error: @everyone"
@@ -331,3 +340,19 @@ def test_a_record_branch_wants_a_checkout(tiny_pins):
     words = ["nightly", "tiny", "--to", "example.org/me/llama", "--record-branch", "record"]
     made = builder(*words, "--dry-run", "--pins", tiny_pins)
     assert (made.returncode, "lies in no git checkout" in made.stderr) == (2, True)
+
+
+def test_a_record_that_cannot_be_pushed_is_exit_6_after_the_nights_are_told(home, remote):
+    (remote.path / ".git" / "hooks" / "pre-receive").write_text("#!/bin/sh\nexit 1\n")
+    (remote.path / ".git" / "hooks" / "pre-receive").chmod(0o755)
+    # The branch that it asks for is gone: not judged, and the record has nothing but its folder.
+    text = (home.path / "pins.toml").read_text().replace('branch = "master"', 'branch = "gone"')
+    (home.path / "pins.toml").write_text(text)
+    record = home.path / "build" / "record"
+    record.mkdir(parents=True)
+    (record / "index.json").write_text("{}")
+    words = ["nightly", "tiny", "--to", "example.org/me/llama", "--record-branch", "record"]
+    made = builder(*words, "--pins", home.path / "pins.toml")
+    assert made.returncode == 6
+    assert "tiny: not judged: " in made.stdout
+    assert "the record: not judged: record could not be pushed" in made.stdout

@@ -10,7 +10,13 @@ import pytest
 from builder import bump, night_journal, nightly, nights, record
 from builder.bisect_report import BisectReport
 from builder.bump import RefusedError
-from builder.errors import EngineError, RemoteUnavailableError, UsageError
+from builder.errors import (
+    EngineError,
+    NameTakenError,
+    NotProvenError,
+    RemoteUnavailableError,
+    UsageError,
+)
 from builder.freshness_report import Failure, ForkReport
 from builder.record import Night
 from tests import night_world
@@ -237,6 +243,18 @@ def test_an_error_that_is_nobodys_fault_is_gone_on_behind(world, monkeypatch):
     assert world.done == ACTING
 
 
+def test_an_interrupt_keeps_the_record_of_the_nights_before_it(world, home):
+    interrupted = World(home)
+    interrupted.smoke = failing(KeyboardInterrupt())
+    other = replace(interrupted.case(), record=home / "elsewhere" / "record")
+    kept = []
+    after = replace(ends(), keep=lambda _: kept.append(dict(world.floating)))
+    with pytest.raises(KeyboardInterrupt):
+        nights.run([world.case(), other], after, Recorder())
+    assert kept == [world.floating]
+    assert "tiny" in world.floating
+
+
 # --- Bisect ---------------------------------------------------------------------------------------
 
 
@@ -397,7 +415,19 @@ def test_a_dry_run_says_what_would_be_done_and_does_none_of_it(home, repository)
     assert not (home / "build").exists()
 
 
-def test_a_refusal_is_the_candidates(world, monkeypatch):
-    monkeypatch.setattr(world, "publish", failing(RefusedError("smoke failed", log="/a/log")))
+@pytest.mark.parametrize(
+    ("error", "log"),
+    [(RefusedError("smoke failed", log="/a/log"), "/a/log"), (NotProvenError("no kv"), "")],
+)
+def test_what_is_pulled_back_and_does_not_pass_is_the_candidates_fault(
+    world, monkeypatch, error, log
+):
+    monkeypatch.setattr(world, "publish", failing(error))
     night = one_night(world)
-    assert (night.failed_step, night.steps[-1].log) == ("publish", "/a/log")
+    assert (night.failed_step, night.steps[-1].log) == ("publish", log)
+
+
+def test_a_name_that_is_taken_is_no_verdict(world, monkeypatch):
+    monkeypatch.setattr(world, "publish", failing(NameTakenError("it is another image already")))
+    report = nights.run([world.case()], ends(), Recorder())
+    assert (report.exit_code, report.nights) == (8, [])
