@@ -61,6 +61,8 @@ class Checkout:
         try:
             kept = f"refs/builder/{base}"
             self._git("fetch", "--no-tags", "--depth=1", "origin", f"+refs/heads/{base}:{kept}")
+            # What was killed left a folder behind that git still knows.
+            self._git("worktree", "prune")
             with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as scratch:
                 tree = Path(scratch) / "tree"
                 self._git("worktree", "add", "--quiet", "--detach", str(tree), kept)

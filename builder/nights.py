@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from builder import bisect, night_issue, nightly, record
+from builder import bisect, markdown, night_issue, nightly, record
 from builder.bisect_report import BisectReport
 from builder.errors import BuilderError, RemoteUnavailableError, UsageError
 from builder.model import Pins
 from builder.night_issue import Issue
+from builder.night_journal import Found
 from builder.nightly import Case
 from builder.pins_problems import suggestion
 from builder.progress import Progress
@@ -109,6 +110,17 @@ def run(cases: list[Case], ends: Ends, progress: Progress) -> NightsReport:
     return report
 
 
+def plan(cases: list[Case], progress: Progress) -> tuple[list[tuple[Case, Found]], NightsReport]:
+    """What each night would begin with, and a report of those that no night can be made of."""
+    found, lost = [], []
+    for case in cases:
+        try:
+            found.append((case, nightly.plan(case, progress)))
+        except BuilderError as error:
+            lost.append(_lost(case.request.variant, error))
+    return found, NightsReport([], lost, [])
+
+
 def _with(report: NightsReport, case: Case, ends: Ends, progress: Progress) -> NightsReport:
     try:
         journal = nightly.run(case, progress)
@@ -191,10 +203,27 @@ def _bisected(case: Case, question: bisect.Request, ends: Ends, progress: Progre
     try:
         report = ends.bisect(case.everything, question, case.results, progress)
     except BuilderError as error:
-        return f"A bisect was tried and gave no answer: {error.what}"
+        return f"A bisect was tried and gave no answer: {markdown.code(error.what)}"
     return report.issue or f"A bisect found no first bad commit: {report.headline}"
 
 
 def to_json(report: NightsReport) -> str:
     """The report as indented JSON."""
     return json.dumps({**asdict(report), "exit_code": report.exit_code}, indent=2)
+
+
+def plan_to_json(found: list[tuple[Case, Found]], report: NightsReport) -> str:
+    """What `plan` gives, as indented JSON."""
+    planned = [
+        {
+            "variant": case.request.variant,
+            "commit": one.move.new.commit if one.move else None,
+            "release": one.release,
+            "standing": one.standing,
+            "published": one.published,
+        }
+        for case, one in found
+    ]
+    lost = [asdict(one) for one in report.not_judged]
+    page = {"schema": 1, "planned": planned, "not_judged": lost, "exit_code": report.exit_code}
+    return json.dumps(page, indent=2)

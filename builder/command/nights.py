@@ -81,19 +81,19 @@ def nightly(
             )
             for name in names
         ]
-        plans = [(case, night.plan(case, progress)) for case in cases if dry_run]
-        if not dry_run:
-            report = nights.run(cases, stages.ending(host, branch), progress)
-    if dry_run:
-        for case, found in plans:
-            _show_plan(case, found)
-        return
-    if github_summary:
+        if dry_run:
+            plans, report = nights.plan(cases, progress)
+        else:
+            plans, report = [], nights.run(cases, stages.ending(host, branch), progress)
+    if github_summary and not dry_run:
         not_judged = [(one.variant, one.what) for one in report.not_judged]
         console.summarise(night_issue.summary(report.nights, not_judged))
     if json:
-        console.say(nights.to_json(report))
+        told = nights.plan_to_json(plans, report) if dry_run else nights.to_json(report)
+        console.say(told)
     else:
+        for case, found in plans:
+            _show_plan(case, found)
         _show(report)
     if report.exit_code:
         raise typer.Exit(report.exit_code)

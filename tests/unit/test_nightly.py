@@ -345,7 +345,7 @@ def test_a_bisect_that_cannot_be_is_told_and_the_night_ends(world):
     after = ends(told, bisect=failing(EngineError("no engine")))
     report = nights.run([world.case()], after, Recorder())
     assert report.exit_code == 1
-    assert "A bisect was tried and gave no answer: no engine" in told[0]
+    assert "A bisect was tried and gave no answer: `no engine`" in told[0]
 
 
 # --- Which, and how it is told --------------------------------------------------------------------
@@ -431,3 +431,24 @@ def test_a_name_that_is_taken_is_no_verdict(world, monkeypatch):
     monkeypatch.setattr(world, "publish", failing(NameTakenError("it is another image already")))
     report = nights.run([world.case()], ends(), Recorder())
     assert (report.exit_code, report.nights) == (8, [])
+
+
+def test_a_dry_run_as_json_has_the_candidate_and_its_name(home, repository):
+    words = ["--dry-run", "--json", "--to", night_world.REPOSITORY]
+    made = builder("nightly", *words, "--pins", home / "pins.toml")
+    (planned,) = json.loads(made.stdout)["planned"]
+    head = repository.git("rev-parse", "HEAD")
+    assert (planned["variant"], planned["commit"]) == ("tiny", head)
+    assert planned["release"].startswith(f"tiny-b3-{head[:9]}-r")
+
+
+def test_a_dry_run_of_several_tells_each(home):
+    text = (home / "pins.toml").read_text()
+    gone = text.replace("tiny", "other").replace("file://", "file:///nowhere")
+    more = gone[gone.index("[forks.other]") : gone.index("[bases.")]
+    (home / "pins.toml").write_text(f"{text}\n{more}\n{gone[gone.index('[variants.other]') :]}")
+    words = ["--dry-run", "--to", night_world.REPOSITORY, "--pins", home / "pins.toml"]
+    made = builder("nightly", "other", "tiny", *words)
+    assert made.returncode == 6, made.stderr
+    assert "other: not judged: " in made.stdout
+    assert f" as {night_world.REPOSITORY}:tiny-b3-" in made.stdout
