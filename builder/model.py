@@ -201,6 +201,11 @@ class Profile:
         """Tokens of all slots together, which is what -c counts."""
         return self.parallel * self.slot_tokens
 
+    @property
+    def slot_limit(self) -> int:
+        """Tokens that one request may have: with a unified cache, what the others leave of all."""
+        return self.context if self.kv_unified else self.slot_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Release:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import requests
 
 _ASK_S = 1.0
+_EMBEDDING_S = 60.0
 
 State = Literal["ready", "loading", "silent", "restarting", "stopped"]
 
@@ -54,6 +55,7 @@ class Up:
     kv: str
     parallel: int
     slot_tokens: int
+    embeddings: bool
     ready_s: float | None
     already: bool = False
     replaced: list[str] = field(default_factory=list)
@@ -283,6 +285,7 @@ def _up(
         kv=ready.kv,
         parallel=ready.profile.parallel,
         slot_tokens=ready.profile.slot_tokens,
+        embeddings=ready.profile.embeddings,
         ready_s=ready_s,
         already=already,
         replaced=replaced,
@@ -348,13 +351,26 @@ def _told(server: Server, ready: Ready) -> list[str]:
             f"what answers at {server.url} is {named!r}, not {ready.profile.alias}",
             hint="another server has the port: `builder ps`, `ss -ltnp`",
         )
+    return [*_slots_told(server, ready.profile), *_embeddings_told(server, ready.profile)]
+
+
+def _slots_told(server: Server, profile: Profile) -> Iterator[str]:
     props = probe_server.get(server, "/props")
     found = props.at("total_slots"), props.at("default_generation_settings", "n_ctx")
-    profile = ready.profile
-    tokens = slots.slot_tokens(profile.context if profile.kv_unified else profile.slot_tokens)
-    if props.status != OK or found == (profile.parallel, tokens):
-        return []
-    return [f"it has {found[0]} slots of {found[1]} tokens, not {profile.parallel} of {tokens}"]
+    tokens = slots.slot_tokens(profile.slot_limit)
+    if props.status == OK and found != (profile.parallel, tokens):
+        yield f"it has {found[0]} slots of {found[1]} tokens, not {profile.parallel} of {tokens}"
+
+
+def _embeddings_told(server: Server, profile: Profile) -> Iterator[str]:
+    """An embedder that loads may still have no way to make one vector of a text."""
+    if not profile.embeddings:
+        return
+    body = {"model": profile.alias, "input": "one"}
+    answer = probe_server.post(server, "/v1/embeddings", body, _EMBEDDING_S)
+    if answer.status != OK:
+        said = answer.at("error", "message") or answer
+        yield f"it makes no embeddings: {said}; `--pooling` in flags says how, for many models"
 
 
 # --- Putting back, and what a killed builder left -------------------------------------------------

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 
 from builder.container import LOOPBACK
 from builder.serve import Plan, Row, Up
@@ -76,7 +77,7 @@ def plan_text(plan: Plan) -> str:
     lines = [f"stop {name}" for name in plan.stops]
     lines.append(f"start {plan.starts.name}: {spec.image} at {spec.host}:{spec.port}")
     lines.append(f"  model {spec.model}")
-    lines.append(f"  llama-server {' '.join(spec.arguments)}")
+    lines.append(f"  llama-server {shlex.join(spec.arguments)}")
     return "\n".join(lines)
 
 
@@ -91,8 +92,11 @@ def text(up: Up) -> str:
     ]
     if spec.host != LOOPBACK:
         lines.append(f"  bound at  {spec.host}, with the keys of {spec.key_file}")
-    lines.append(f'  agents    eval "$(builder env {up.profile})"')
-    lines.append(f"  OpenAI    {spec.url}/v1, model {spec.alias}")
+    if up.embeddings:
+        lines.append(f"  texts     {spec.url}/v1/embeddings, model {spec.alias}")
+    else:
+        lines.append(f'  agents    eval "$(builder env {up.profile})"')
+        lines.append(f"  OpenAI    {spec.url}/v1, model {spec.alias}")
     lines.append(f"  then      builder ps; builder swap PROFILE; builder stop {up.profile}")
     return "\n".join(lines)
 

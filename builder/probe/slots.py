@@ -23,7 +23,7 @@ def slots(server: Server) -> Finding:
     than the slot, and one of the slot's own length is refused as one over it is [ran on mainline
     0c1e57098, read in the spiritbuun fork].
     """
-    tokens = slot_tokens(server.profile.slot_tokens)
+    tokens = slot_tokens(server.profile.slot_limit)
     faults, notes = _said(server, tokens)
     # Prompts of the wrong length would show nothing that is not known by now.
     asked, unasked = _measured(server, tokens) if not faults else ([], "")
