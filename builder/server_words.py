@@ -44,7 +44,8 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         r"n_embd_head_[kv]=(?P<size>\d+)",
         "the model has heads of {size} values, and {type} packs {block} at a time: {half} cannot "
         "be held as it",
-        'give the profile another type, such as kv = "q8_0"; `builder fit` lists what suits',
+        "give the profile a type that packs fewer, q8_0 (32) or f16 (1); `builder fit` lists what "
+        "suits",
     ),
     (
         r"quantized V cache requires flash_attn|V cache quantization requires flash_attn",

@@ -170,6 +170,11 @@ def test_an_embedder_is_served_beside_and_outlives_a_swap(act: Act) -> None:
     assert [len(one["embedding"]) for one in found["data"]] == [256, 256]
 
 
+def test_an_embedder_that_embeds_nothing_is_warned_of(act: Act) -> None:
+    act.pins.profiles["embed"].flags.clear()
+    assert any("Pooling type 'none'" in text for text in act.serve("embed").warnings)
+
+
 def test_stop_removes_the_container(act: Act) -> None:
     act.serve("haiku")
     assert serve.stop(
