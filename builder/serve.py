@@ -193,7 +193,9 @@ def _plan(stack: Stack, pins: Pins, request: Request, progress: Progress) -> Pla
     there = stack.all()
     before = _in_place_of(there, request.profile, profile)
     running = [one for one in before if one.running]
-    inherited = next((one.spec for one in [*running, *before]), None)
+    # One of another profile that somebody else stopped says nothing of this one.
+    own = [one for one in before if one.profile == request.profile]
+    inherited = next((one.spec for one in [*running, *own]), None)
     ready = serve_plan.prepare(stack.client, pins, request, inherited, progress)
     for one in there:
         if one not in before and one.running and one.spec.port == ready.spec.port:
@@ -253,7 +255,7 @@ def _bring_up(stack: Stack, plan: Plan, request: Request, results: Path, progres
         progress.step(f"start {ready.name}")
         stack.start(new)
         started = time.monotonic()
-        told = _await(new, request.timeout_s, results, progress, ready)
+        told = _await(new, request.timeout_s, results, progress, ready.profile)
         stack.confirm(new)
     except BaseException as error:
         back = _put_back(stack, new, before, request.timeout_s, progress)
@@ -296,14 +298,18 @@ def _up(
 def _already(stack: Stack, plan: Plan, request: Request, results: Path, progress: Progress) -> Up:
     """It runs as asked for: perhaps it still loads, or nobody saw that it got ready."""
     (one,) = [one for one in stack.all() if one.profile == plan.starts.name and one.running]
-    told = _await(one, request.timeout_s, results, progress, plan.starts)
+    told = _await(one, request.timeout_s, results, progress, plan.starts.profile)
     stack.confirm(one)
     stack.settle_name(one)
     return _up(plan.starts, None, [], told, already=True)
 
 
 def _await(
-    one: Served, timeout_s: float, results: Path, progress: Progress, ready: Ready | None = None
+    one: Served,
+    timeout_s: float,
+    results: Path,
+    progress: Progress,
+    profile: Profile | None = None,
 ) -> list[str]:
     """Wait until its server is ready; what it makes of the profile that its user must not miss.
 
@@ -314,7 +320,7 @@ def _await(
         wait = waiting.until_over(look, timeout_s, progress)
         if wait.phase is not Phase.READY:
             raise _not_up(one, wait, results)
-        return _told(server, ready) if ready else []
+        return told_apart(server, profile) if profile else []
 
 
 def _not_up(one: Served, wait: Wait, results: Path) -> NotServedError:
@@ -339,19 +345,19 @@ def _asking(one: Served) -> Iterator[Server]:
         yield Server(one.spec.url, session, Profile(one.spec.alias, 1, 1))
 
 
-def _told(server: Server, ready: Ready) -> list[str]:
-    """Where the server serves another thing than the profile says.
+def told_apart(server: Server, profile: Profile) -> list[str]:
+    """Where a server that is ready serves another thing than the profile says.
 
     Raises NotServedError when it is another server: its alias is not the profile's.
     """
     models = probe_server.get(server, "/v1/models")
     named = models.at("data", 0, "id")
-    if models.status == OK and named != ready.profile.alias:
+    if models.status == OK and named != profile.alias:
         raise NotServedError(
-            f"what answers at {server.url} is {named!r}, not {ready.profile.alias}",
+            f"what answers at {server.url} is {named!r}, not {profile.alias}",
             hint="another server has the port: `builder ps`, `ss -ltnp`",
         )
-    return [*_slots_told(server, ready.profile), *_embeddings_told(server, ready.profile)]
+    return [*_slots_told(server, profile), *_embeddings_told(server, profile)]
 
 
 def _slots_told(server: Server, profile: Profile) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from builder import container
 from builder.container import LOOPBACK, Launch, Running
 from builder.engine import engine_errors
+from builder.errors import EngineError
 from builder.model import Gpu
 from builder.render import LABEL as BASE
 
@@ -149,16 +150,24 @@ class Stack:
 
 
 def _read(handle: "DockerContainer") -> Served:
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
     attrs = handle.attrs
     state, host = attrs["State"], attrs["HostConfig"]
     labels = handle.labels
+    try:
+        spec = TypeAdapter(Spec).validate_json(labels.get(SPEC, ""))
+    except ValidationError as error:
+        raise EngineError(
+            f"what container {handle.name} serves cannot be read",
+            why="another version of builder started it",
+            hint=f"`docker rm -f {handle.name}`, then start it anew",
+        ) from error
     return Served(
         id=str(handle.id),
         name=str(handle.name),
         profile=labels[PROFILE],
-        spec=TypeAdapter(Spec).validate_json(labels[SPEC]),
+        spec=spec,
         running=bool(state["Running"]),
         restarting=bool(state["Restarting"]),
         confirmed=host["RestartPolicy"]["Name"] == _CONFIRMED,

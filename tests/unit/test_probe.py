@@ -269,6 +269,14 @@ def test_a_prompt_that_is_cut_short_in_silence_is_seen(serve: Serve) -> None:
     assert "a prompt of 511 tokens: the server read 256" in found.observed
 
 
+def test_a_slot_of_a_unified_cache_may_have_all_of_it(serve: Serve) -> None:
+    half = bad.SLOT_TOKENS // 2
+    shared = Profile(bad.ALIAS, parallel=2, slot_tokens=half, kv_unified=True)
+    assert slots(serve(profile=shared)).status == "pass"
+    apart = dataclasses.replace(shared, kv_unified=False)
+    assert slots(serve(profile=apart)).status == "fail"
+
+
 def test_slots_may_be_off(serve: Serve) -> None:
     found = slots(serve({"/slots": saying(501, bad.REFUSAL)}))
     assert found.status == "pass"

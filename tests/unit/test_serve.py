@@ -1,0 +1,83 @@
+"""What is said of servers that are up, and of those that are not what was asked for."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from builder import serve_report
+from builder.model import Profile
+from builder.probe import server as probe_server
+from builder.probe.server import Server
+from builder.serve import NotServedError, Row, Up, told_apart
+from builder.served import Spec
+from tests import misbehaving as bad
+from tests.misbehaving import Reaction, saying
+
+PROFILE = Profile(bad.ALIAS, bad.SLOTS, bad.SLOT_TOKENS, thinking=False)
+SPEC = Spec(
+    "local", "i:1", "sha256:0", "/m.gguf", (1, 2), "127.0.0.1", 8080, "holds", ("-c", "9"), {}
+)
+UP = Up("haiku", SPEC, "q4_0", 2, 512, embeddings=False, ready_s=1.25, replaced=["sonnet"])
+
+
+@pytest.fixture
+def start() -> Iterator[object]:
+    """Starts a good server with other reactions to some paths."""
+    with ExitStack() as stack:
+        session = stack.enter_context(probe_server.session())
+
+        def begin(reactions: dict[str, Reaction] | None = None) -> Server:
+            url = stack.enter_context(bad.serving(reactions or {}))
+            return Server(url, session, PROFILE)
+
+        yield begin
+
+
+def test_a_server_as_asked_is_told_nothing_of(start):
+    assert told_apart(start(), PROFILE) == []
+
+
+def test_another_alias_is_another_server(start):
+    models = {"/v1/models": saying(200, {"data": [{"id": "somebody-else"}]})}
+    with pytest.raises(NotServedError, match="is 'somebody-else', not the-alias"):
+        told_apart(start(models), PROFILE)
+
+
+def test_other_slots_than_asked_for_are_told(start):
+    more = dataclasses.replace(PROFILE, slot_tokens=1024)
+    assert told_apart(start(), more) == ["it has 2 slots of 512 tokens, not 2 of 1024"]
+
+
+def test_an_embedder_is_asked_for_a_vector(start):
+    embedder = dataclasses.replace(PROFILE, embeddings=True)
+    refusal = {"error": {"message": "Pooling type 'none' is not OAI compatible"}}
+    (told,) = told_apart(start({"/v1/embeddings": saying(400, refusal)}), embedder)
+    assert told.startswith("it makes no embeddings: Pooling type 'none'")
+    assert told_apart(start({"/v1/embeddings": saying(200, {"data": []})}), embedder) == []
+
+
+def test_one_that_is_up_says_how_to_use_it():
+    text = serve_report.text(UP)
+    assert "ready after 1.2 s, in place of sonnet: http://127.0.0.1:8080" in text
+    assert 'eval "$(builder env haiku)"' in text
+    assert "http://127.0.0.1:8080/v1, model local" in text
+
+
+def test_an_embedder_is_for_texts():
+    text = serve_report.text(dataclasses.replace(UP, embeddings=True))
+    assert "http://127.0.0.1:8080/v1/embeddings" in text
+    assert "builder env" not in text
+
+
+def test_json_has_what_a_client_needs():
+    found = json.loads(serve_report.to_json(UP))
+    assert (found["schema"], found["alias"], found["url"]) == (1, "local", "http://127.0.0.1:8080")
+    assert found["arguments"] == ["-c", "9"]
+
+
+def test_the_table_says_how_often_the_engine_started_it_again():
+    row = Row("a", "ready", "l", "u", "m", "i", "holds", "c", "t", restarts=3)
+    assert serve_report.table([row])[0][-1] == "restarted 3 times by the engine"
