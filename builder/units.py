@@ -91,11 +91,16 @@ def _quadlet(one: Service, services: Sequence[Service]) -> list[Section]:
         ("DropCapability", "all"),
         ("NoNewPrivileges", "true"),
         # podman drops the HEALTHCHECK of an image in OCI's own format.
-        ("HealthCmd", _HEALTHCHECK),
+        # Its own time limit only judges a check that has ended (podman 5.4).
+        ("HealthCmd", f"timeout 5 {_HEALTHCHECK}"),
         ("HealthInterval", "5s"),
         ("HealthTimeout", "5s"),
         ("HealthRetries", "3"),
-        ("HealthStartPeriod", "15m"),
+        # While it loads. A start period would excuse all that fails in it, healthy before or not.
+        ("HealthStartupCmd", f"timeout 5 {_HEALTHCHECK}"),
+        ("HealthStartupInterval", "1s"),
+        ("HealthStartupTimeout", "5s"),
+        ("HealthStartupRetries", "900"),
         # systemd then starts it anew.
         ("HealthOnFailure", "kill"),
         ("Notify", "healthy"),
