@@ -215,7 +215,7 @@ def write(folder: Path) -> None:
     floating = {made.name: promoted(made)[0].name for made in VARIANTS}
     floating["latest"] = floating[VARIANTS[0].name]
     newest_first = sorted(every, key=lambda one: one.published, reverse=True)
-    index = Index(REPOSITORY, floating, [one.name for one in newest_first])
+    index = Index(REPOSITORY, floating, releases=[one.name for one in newest_first])
     for one in every:
         write_release(folder, one, index)
 
@@ -244,7 +244,7 @@ def write_hostile(folder: Path) -> None:
         attachments=[replace(kind.attachments[0], media_type=HOSTILE, tag=HOSTILE)],
         events=[Event(HOSTILE, "pushed", tag=HOSTILE, previous=HOSTILE, note=HOSTILE)],
     )
-    write_release(folder, one, Index(HOSTILE, {HOSTILE: one.name}, [one.name]))
+    write_release(folder, one, Index(HOSTILE, {HOSTILE: one.name}, releases=[one.name]))
     step = NightStep(HOSTILE, "failed", HOSTILE, 1.0, HOSTILE, HOSTILE)
     failed = night(made, made.failed[0])
     bad = replace(failed, steps=[step], failed_step=HOSTILE, commit=HOSTILE, bisect=HOSTILE)

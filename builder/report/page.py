@@ -135,7 +135,8 @@ def _views(
 
 
 def _view(release: Release, smoke: _Smoke, audit: _Audit, floating: dict[str, str]) -> ReleaseView:
-    deleted = [one.at for one in release.events if one.what == "deleted"]
+    # What was deleted may have been tagged again since.
+    ends = [one for one in release.events if one.what in {"tagged", "deleted"}]
     return ReleaseView(
         release=release,
         tags=sorted(tag for tag, name in floating.items() if name == release.name),
@@ -143,7 +144,7 @@ def _view(release: Release, smoke: _Smoke, audit: _Audit, floating: dict[str, st
         why="" if smoke.kv is None or "kv" in release.proven else smoke.kv.reason,
         probes=smoke.findings,
         rules=audit.findings,
-        deleted=deleted[-1] if deleted else None,
+        deleted=ends[-1].at if ends and ends[-1].what == "deleted" else None,
     )
 
 

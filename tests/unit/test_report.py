@@ -20,7 +20,9 @@ NIGHT = synthetic_record.night(CPU_ONLY, 1)
 def shown(*releases: Release, nights: tuple[Night, ...] = ()) -> page.Page:
     """The page of these releases; the first is what the floating tag stands for."""
     names = [one.name for one in releases]
-    index = Index(synthetic_record.REPOSITORY, {"nightly": names[0]} if names else {}, names)
+    index = Index(
+        synthetic_record.REPOSITORY, {"nightly": names[0]} if names else {}, releases=names
+    )
     return page.lay_out(index, releases, nights)
 
 
@@ -101,6 +103,12 @@ def test_a_deleted_release_has_no_line_to_pull_it():
     assert "deleted 2026-12-01T00:00:00Z" in text
 
 
+def test_a_release_that_was_tagged_again_is_not_deleted():
+    again = [Event("2026-12-01T00:00:00Z", "deleted"), Event("2026-12-02T00:00:00Z", "tagged")]
+    back = shown(replace(RELEASE, events=[*RELEASE.events, *again])).releases[0]
+    assert back.deleted is None
+
+
 def test_freshness_is_what_the_newest_night_that_looked_saw():
     behind = replace(NIGHT, date="2026-10-24", commits_behind=7, days_behind=2.25)
     blind = replace(NIGHT, date="2026-10-25", commits_behind=None, outcome="failed")
@@ -114,7 +122,7 @@ def test_freshness_is_unknown_where_no_night_has_looked():
 
 
 def test_tags_of_one_release_are_shown_together():
-    index = Index("r", {"nightly": RELEASE.name, "latest": RELEASE.name}, [RELEASE.name])
+    index = Index("r", {"nightly": RELEASE.name, "latest": RELEASE.name}, releases=[RELEASE.name])
     current = page.lay_out(index, [RELEASE], []).current
     assert [one.view.tags for one in current] == [["latest", "nightly"]]
 
