@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -158,6 +159,31 @@ def test_a_swap_takes_over_model_image_and_port(act: Act) -> None:
     assert answer["model"] == "local-sonnet"
     assert answer["choices"][0]["message"]["reasoning_content"] == "hm"
     assert act.only().name == f"{act.stack.name}-sonnet"
+
+
+def test_the_server_takes_every_key_of_a_profile(act: Act, tmp_path: Path) -> None:
+    for name in ("model.gguf", "draft.gguf"):
+        (tmp_path / name).write_bytes(act.model.read_bytes())
+    act.pins.profiles["haiku"] = dataclasses.replace(
+        act.pins.profiles["haiku"],
+        kv=Kv("q8_0", "q4_0"),
+        kv_unified=True,
+        slot_prompt_similarity=0.5,
+        cache_ram=64,
+        cache_idle_slots=True,
+        draft="draft.gguf",
+        flags=["--top-k", "1"],
+        env={"OMP_WAIT_POLICY": "passive"},
+    )
+    up = act.serve("haiku", model=tmp_path / "model.gguf")
+    # That there is no GPU is told too.
+    assert [text for text in up.warnings if "GPU" not in text] == []
+    assert ask(up.spec.url).json()["choices"][0]["message"]["content"] == "OK"
+    log = act.only().running_container.log()
+    assert "K (q8_0)" in log
+    assert "V (q4_0)" in log
+    assert "/models/draft.gguf" in log
+    assert "OMP_WAIT_POLICY=passive" in act.only().handle.attrs["Config"]["Env"]
 
 
 def test_an_embedder_is_served_beside_and_outlives_a_swap(act: Act) -> None:
@@ -391,9 +417,11 @@ def test_a_server_that_crashes_is_started_again_by_the_engine(act: Act) -> None:
     one = act.only()
     processes = one.handle.top(ps_args="-eo pid,comm")["Processes"]
     (pid,) = [int(pid) for pid, command in processes if command == "llama-server"]
+    now = int(time.time())
+    news = {"container": one.id}
+    events = act.stack.client.events(since=now, until=now + 60, filters=news, decode=True)
     os.kill(pid, signal.SIGKILL)
-    while act.only().restarts == 0:
-        pass
+    assert any(act.only().restarts for _ in events)
     assert act.serve("haiku").already
     assert act.only().restarts == 1
 
