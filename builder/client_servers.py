@@ -1,24 +1,50 @@
 """Where the server of a profile is, and what a client should know before it goes there."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from builder import profiles
 from builder.client_env import TOKEN, Server
+from builder.errors import EngineError
 from builder.model import Pins, Profile
 from builder.probe import server as http
+
+if TYPE_CHECKING:
+    from builder.served import Served
 
 _ANSWER_S = 2.0
 
 
 def find(pins: Pins, name: str) -> Server:
-    """The server of this profile: on the profile's own port of the loopback.
+    """The server of this profile: where its container is, else on its own port of the loopback.
 
-    Raises UsageError for a profile that pins.toml lacks.
+    A container that wants an API key has it in a file, of which this is the first key. Raises
+    UsageError for a profile that pins.toml lacks, or a file of keys that cannot be read.
     """
+    from builder import serve_plan
+
     chosen = profiles.find(pins, name)
-    url = f"http://127.0.0.1:{chosen.port}"
-    return Server(name, url, chosen.alias, embeddings=chosen.embeddings)
+    one = _served(name)
+    if one is None:
+        url = f"http://127.0.0.1:{chosen.port}"
+        return Server(name, url, chosen.alias, embeddings=chosen.embeddings)
+    key = one.spec.key_file
+    token = serve_plan.first_key(Path(key)) if key else TOKEN
+    return Server(name, one.spec.url, one.spec.alias, token, embeddings=chosen.embeddings)
+
+
+def _served(name: str) -> "Served | None":
+    """The container that runs for this profile; None, too, where no engine answers."""
+    from builder import served
+
+    there: list[Served] = []
+    with contextlib.suppress(EngineError):
+        there = [one for one in served.connect().all() if one.profile == name and one.running]
+    # Two run while one replaces the other, of which the new one has not been ready yet.
+    return max(there, key=lambda one: one.confirmed, default=None)
 
 
 def warnings(servers: list[Server], environ: Mapping[str, str]) -> Iterator[str]:
@@ -40,6 +66,7 @@ def _state(url: str, servers: list[Server]) -> Iterator[str]:
     """Whether one of these servers, which share an address, answers at it."""
     first = servers[0]
     with http.session() as session:
+        session.headers["Authorization"] = f"Bearer {first.token}"
         asked = http.Server(url, session, Profile(first.alias, 1, 1))
         health = http.get(asked, "/health", _ANSWER_S)
         models = http.get(asked, "/v1/models", _ANSWER_S)
@@ -47,7 +74,7 @@ def _state(url: str, servers: list[Server]) -> Iterator[str]:
         yield f"nothing answers at {url} yet: `builder serve {first.tier} --model PATH`"
     elif health.status != http.OK:
         yield f"{url} is not ready yet: {health}"
-    elif (alias := models.at("data", 0, "id")) not in {one.alias for one in servers}:
+    elif (alias := models.at("data", 0, "id")) not in {None, *(one.alias for one in servers)}:
         yield f"{url} serves {alias}, not {first.alias}: `builder swap {first.tier}`"
 
 

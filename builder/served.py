@@ -6,6 +6,7 @@ names those that it is to replace, which are kept, stopped, until then.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ PROFILE = f"{BASE}.profile"
 SPEC = f"{BASE}.serves"
 REPLACES = f"{BASE}.replaces"
 STACK = f"{BASE}.stack"
+
+CHOSEN = "BUILDER_STACK"
+"""In the environment: servers of another stack are neither seen nor stopped. For tests."""
 
 NEXT = "next"
 """In a name: the one that is being started. The engine gives a name to one container only."""
@@ -147,6 +151,14 @@ class Stack:
     def remove(self, one: Served) -> None:
         """Remove it, running or not; one that is gone is no error."""
         container.remove(self.client, one.id)
+
+
+def connect() -> Stack:
+    """The stack of this environment, on the engine that it names. Raises EngineError."""
+    from builder import engine
+
+    name = os.environ.get(CHOSEN)
+    return Stack(engine.connect(), name) if name else Stack(engine.connect())
 
 
 def _read(handle: "DockerContainer") -> Served:

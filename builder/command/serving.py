@@ -1,6 +1,5 @@
 """Servers that stay: start a profile, swap it for another, list, stop."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +11,6 @@ from builder.command.app import Json, PinsFile, app, load
 if TYPE_CHECKING:
     from builder.serve_plan import Request
     from builder.served import Stack
-
-STACK = "BUILDER_STACK"
-"""Servers of another stack are neither seen nor stopped: for tests."""
 
 Name = Annotated[str, typer.Argument(metavar="PROFILE")]
 Image = Annotated[str | None, typer.Option(help="Default: the default variant's.")]
@@ -154,8 +150,6 @@ def stop(
 
 
 def _stack() -> "Stack":
-    from builder import engine
-    from builder.served import Stack
+    from builder import served
 
-    name = os.environ.get(STACK)
-    return Stack(engine.connect(), name) if name else Stack(engine.connect())
+    return served.connect()

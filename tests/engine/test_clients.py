@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from tests.recording_proxy import Proxy, proxying
 pytestmark = pytest.mark.engine
 
 KEY = "sk-ant-a-dummy-of-the-vendors"
+PINS = ROOT / "pins.toml"
 VENDOR = "CONNECT api.anthropic.com:443"
 
 
@@ -62,7 +64,7 @@ def world(
         proxying(None) as outside,
     ):
         path = folder / "pins.toml"
-        text = (ROOT / "pins.toml").read_text(encoding="utf-8")
+        text = PINS.read_text(encoding="utf-8")
         for name, proxy in {"haiku": haiku, "sonnet": sonnet}.items():
             head = f"[profiles.{name}]"
             text = text.replace(head, f"{head}\nport = {proxy.port}")
@@ -72,8 +74,8 @@ def world(
 
 @contextlib.contextmanager
 def served(name: str, engine: DockerClient, image: str, model: Path) -> Iterator[Proxy]:
-    """The shipped profile of this name, one slot; one thread, which other work delays least."""
-    chosen = pins.load(ROOT / "pins.toml").profiles[name]
+    """The shipped profile with one slot, and one thread: a busy machine delays two far more."""
+    chosen = pins.load(PINS).profiles[name]
     command = profiles.command(chosen, Kv("q8_0", "q8_0"), frozenset())
     launch = Launch(image, [*command, "-np", "1", "-c", "32768", "-t", "1"], WAITING, model)
     with (
@@ -99,6 +101,7 @@ def _user(monkeypatch: pytest.MonkeyPatch, world: World) -> Iterator[None]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("CLAUDE_CODE_MAX_RETRIES", "0")
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("BUILDER_STACK", f"turboquant-test-{secrets.token_hex(4)}")
     monkeypatch.setenv(ASKED, "1")
     before = variables()
     for proxy in (world.haiku, world.sonnet, world.outside):
@@ -123,14 +126,16 @@ async def ask(folder: Path, **env: str) -> tuple[str, dict[str, Any]]:
         disallowed_tools=banned(),
         max_turns=1,
     )
-    said = ""
+    said, usage = "", {}
     async with contextlib.aclosing(query(prompt="hello", options=options)) as messages:
         async for message in messages:
             if isinstance(message, AssistantMessage):
                 said += "".join(getattr(block, "text", "") for block in message.content)
+            if isinstance(message, ResultMessage) and message.is_error:
+                break  # the program takes half a minute to end then
             if isinstance(message, ResultMessage):
-                return said, {} if message.is_error else message.usage or {}
-    return said, {}
+                usage = message.usage or {}
+    return said, usage
 
 
 def test_an_agent_goes_through_haiku_then_sonnet_then_opus_cleared(
@@ -192,14 +197,19 @@ def test_anthropics_package_sends_the_token_and_not_the_key(world: World) -> Non
     assert KEY not in sent_to(world.sonnet)
 
 
+def say_hello(**given: str) -> str | None:
+    """What OpenAI's package gets from wherever the environment leads it."""
+    answer = openai.OpenAI(**given).chat.completions.create(
+        model=os.environ.get("OPENAI_MODEL", "any"),
+        max_tokens=50,
+        messages=[{"role": "user", "content": "hello"}],
+    )
+    return answer.choices[0].message.content
+
+
 def test_openais_package_is_led_there_too(world: World) -> None:
     with tier("haiku", pins_file=world.pins_file):
-        answer = openai.OpenAI().chat.completions.create(
-            model=os.environ["OPENAI_MODEL"],
-            max_tokens=50,
-            messages=[{"role": "user", "content": "hello"}],
-        )
-    assert answer.choices[0].message.content == "OK"
+        assert say_hello() == "OK"
     assert world.haiku.lines == ["POST /v1/chat/completions"]
 
 
@@ -226,6 +236,27 @@ def test_env_says_nothing_against_a_profile_that_is_up_but_its_keys_end(world: W
         "warning: ANTHROPIC_API_KEY is taken away, for it must not go to a local server; "
         "after `builder env --clear` it has to be set again"
     ]
+
+
+def test_a_served_profile_is_found_where_it_is_with_its_key(
+    mainline_cpu_image: str, tmp_path: Path
+) -> None:
+    key = tmp_path / "keys"
+    key.write_text("# of this test\nsesame\n", encoding="utf-8")
+    with proxying(None) as free:
+        port = free.port
+    where = ["--image", mainline_cpu_image, "--model", scripted_model(tmp_path), "--port", port]
+    try:
+        up = builder("serve", "haiku", *where, "--api-key-file", key, "--pins", PINS)
+        assert up.returncode == 0, up.stderr
+        with tier("haiku", pins_file=PINS):
+            assert os.environ["OPENAI_BASE_URL"] == f"http://127.0.0.1:{port}/v1"
+            assert os.environ["OPENAI_API_KEY"] == "sesame"
+            assert say_hello() == "OK"
+            with pytest.raises(openai.AuthenticationError):
+                say_hello(api_key="another")
+    finally:
+        builder("stop", "--all", "--pins", PINS)
 
 
 def test_env_tells_when_another_profile_has_the_port(world: World, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def _user_with_a_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     monkeypatch.setenv(ASKED, "1")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nobody/listens/here")
     yield
     assert os.environ["ANTHROPIC_API_KEY"] == KEY
 

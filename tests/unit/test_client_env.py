@@ -17,6 +17,8 @@ HAIKU = Server("haiku", "http://127.0.0.1:8080", "local-haiku")
 SONNET = Server("sonnet", "http://127.0.0.1:8080", "local-sonnet")
 EMBED = Server("embed", "http://127.0.0.1:8081", "local-embed", embeddings=True)
 
+NO_ENGINE = "unix:///nobody/listens/here"
+
 ODD = "a b'c\"d$HOME`id`\\;#é"
 
 
@@ -179,11 +181,11 @@ def free_port() -> int:
 
 
 def clean(**more: str) -> dict[str, str]:
-    """This environment without keys and proxies, and with `more`."""
+    """This environment without keys, proxies and an engine, and with `more`."""
     gone = {*NAMES, *client_env.ASIDE}
     kept = {
         name: value
         for name, value in os.environ.items()
         if name not in gone and not name.lower().endswith("_proxy")
     }
-    return {**kept, **more}
+    return {**kept, "DOCKER_HOST": NO_ENGINE, **more}
