@@ -23,7 +23,7 @@ from claude_agent_sdk import (
 from docker import DockerClient
 
 from builder import container, pins, profiles
-from builder.client import ASKED, overrides, tier
+from builder.client import ASKED, tier
 from builder.client_env import ASIDE, NAMES
 from builder.container import Launch
 from builder.model import Kv
@@ -211,22 +211,6 @@ def test_openais_package_is_led_there_too(world: World) -> None:
     with tier("haiku", pins_file=world.pins_file):
         assert say_hello() == "OK"
     assert world.haiku.lines == ["POST /v1/chat/completions"]
-
-
-def test_two_tiers_side_by_side_by_overrides(world: World, tmp_path: Path) -> None:
-    async def both() -> list[tuple[str, dict[str, Any]]]:
-        asked = [
-            ask(tmp_path / name, **overrides(name, pins_file=world.pins_file))
-            for name in ("haiku", "sonnet")
-        ]
-        return await asyncio.gather(*asked)
-
-    for name in ("haiku", "sonnet"):
-        (tmp_path / name).mkdir()
-    assert [said for said, _ in asyncio.run(both())] == ["OK", "OK"]
-    assert world.haiku.asked_for() == ["local-haiku"]
-    assert world.sonnet.asked_for() == ["local-sonnet"]
-    assert KEY not in sent_to(world.haiku) | sent_to(world.sonnet)
 
 
 def test_env_says_nothing_against_a_profile_that_is_up_but_its_keys_end(world: World) -> None:
