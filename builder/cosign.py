@@ -175,7 +175,7 @@ def require_public(key: Key) -> None:
 def _refusal(told: "subprocess.CompletedProcess[str]") -> Refusal:
     """What cosign did not find; whatever else it says, it could not look."""
     why = _reason(told)
-    if why.startswith(("no matching", "no signatures")):
+    if why.startswith(("no matching", "no signatures", "none of the attestations")):
         return Refusal(why)
     raise RemoteUnavailableError("cosign could not look at the signatures", why=why)
 

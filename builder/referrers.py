@@ -6,7 +6,7 @@ https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrer
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,9 +75,10 @@ def fallback_tag(digest: str) -> str:
 def attach(
     repository: "RegistryClient", subject: "Manifest", artifacts: Sequence[Artifact], created: str
 ) -> list[Attached]:
-    """Bring artifacts to the registry; one that is there with the same files stays as it is.
+    """Bring artifacts to the registry, in place of others of their kinds.
 
-    `created` is RFC 3339. Raises RemoteUnavailableError.
+    One that is there with the same files stays as it is; what a run that was killed has left does
+    not. `created` is RFC 3339. Raises RemoteUnavailableError.
     """
     there = attached(repository, subject.digest)
     made: list[Attached] = []
@@ -90,8 +91,13 @@ def attach(
             new.append(manifest)
             same = _attached(manifest)
         made.append(same)
-    if new and repository.referrers(subject.digest) is None:
-        _list(repository, subject.digest, new)
+    kinds, kept = {one.kind for one in artifacts}, {one.digest for one in made}
+    old = {one.digest for one in there if one.kind in kinds and one.digest not in kept}
+    if repository.referrers(subject.digest) is None:
+        _list(repository, subject.digest, new, old)
+    else:
+        for digest in old:
+            repository.delete(digest)
     return made
 
 
@@ -193,23 +199,26 @@ def _attached(manifest: "Manifest") -> Attached:
     return Attached(str(kind), manifest.digest, created, files, manifest)
 
 
-def _list(repository: "RegistryClient", digest: str, new: "Sequence[Manifest]") -> None:
-    """Add to the index under the fallback tag. Others may write it too: what they lost comes back.
+def _list(
+    repository: "RegistryClient", digest: str, new: "Sequence[Manifest]", old: Set[str]
+) -> None:
+    """Change the index under the fallback tag. Others may write it too: what they lost comes back.
 
     A registry has no compare-and-swap, so what was written is read back.
     """
     tag = fallback_tag(digest)
     for _ in range(_TRIES):
         found = repository.manifest(tag)
-        entries = list(found.content["manifests"]) if found else []
-        known = {str(one["digest"]) for one in entries}
-        missing = [one for one in new if one.digest not in known]
-        if not missing:
+        there = list(found.content["manifests"]) if found else []
+        kept = [one for one in there if one["digest"] not in old]
+        known = {one["digest"] for one in kept}
+        wanted = kept + [_entry(one) for one in new if one.digest not in known]
+        if wanted == there:
             return
         content = {
             "schemaVersion": 2,
             "mediaType": registries.INDEX,
-            "manifests": entries + [_entry(one) for one in missing],
+            "manifests": wanted,
         }
         repository.put(registries.of(registries.INDEX, content), tag)
     raise RemoteUnavailableError(

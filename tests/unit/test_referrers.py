@@ -60,11 +60,18 @@ def test_the_same_again_stays_the_one_that_is_there(repository, image):
     assert len(referrers.attached(repository, image.digest)) == 1
 
 
-def test_another_one_is_listed_beside_the_first_the_newest_last(repository, image):
-    referrers.attach(repository, image, [artifact("two")], LATER)
-    referrers.attach(repository, image, [artifact("one")], NOW)
+def test_another_kind_is_listed_beside_the_first(repository, image):
+    referrers.attach(repository, image, [artifact("two", KIND)], LATER)
+    referrers.attach(repository, image, [artifact("one", "application/another")], NOW)
     found = referrers.attached(repository, image.digest)
     assert [referrers.read(repository, one, "a.json") for one in found] == [b'"one"', b'"two"']
+
+
+def test_another_of_its_kind_takes_its_place(repository, image):
+    """As after a publish that was killed: its evidence is of a smoke that nobody recorded."""
+    referrers.attach(repository, image, [artifact("one")], NOW)
+    made = referrers.attach(repository, image, [artifact("two")], LATER)
+    assert referrers.attached(repository, image.digest) == made
 
 
 def test_what_names_another_subject_is_not_this_images(repository, image):

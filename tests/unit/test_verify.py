@@ -78,7 +78,8 @@ class World:
         assert subject is not None
         document = Document(name, kind, json.dumps(content).encode())
         later = "2030-01-01T00:00:00Z"
-        referrers.attach(self.repository, subject, [Artifact(kind, [document])], later)
+        made = referrers._push(self.repository, subject, Artifact(kind, [document]), later)
+        referrers._list(self.repository, subject.digest, [made], set())
 
     def document(self, name: str) -> Any:
         for one in referrers.attached(self.repository, self.release.digest):
@@ -278,6 +279,12 @@ class TestSignature:
 
 
 class TestDocuments:
+    def test_another_source(self, world):
+        world.attach(attest.SOURCE, attest.ARCHIVE, "another tree")
+        made = world.verify(key=False, record=False)
+        assert statuses(made, "fail") == ["source"]
+        assert "the provenance names" in observed(made, "source")
+
     def test_another_list_of_parts(self, world):
         parts = world.document(attest.SBOM)
         parts["packages"] = parts["packages"][:1]
@@ -323,6 +330,18 @@ class TestDocuments:
         made = world.verify(key=False, record=False)
         assert statuses(made, "fail") == ["sbom"]
         assert "other bytes than" in observed(made, "sbom")
+
+    def test_evidence_that_the_record_does_not_name(self, world):
+        made = Document(attest.AUDIT, "application/json", b"{}")
+        subject = world.repository.manifest(world.release.digest)
+        older = "2020-01-01T00:00:00Z"
+        pushed = referrers._push(
+            world.repository, subject, Artifact(attest.EVIDENCE, [made]), older
+        )
+        referrers._list(world.repository, world.release.digest, [pushed], set())
+        found = world.verify(key=False)
+        assert statuses(found, "fail") == ["record"]
+        assert f"does not name: evidence {pushed.digest[:19]}" in observed(found, "record")
 
     def test_an_attachment_that_the_record_names_is_gone(self, world):
         (source,) = [one for one in world.release.attachments if one.kind == "source"]
