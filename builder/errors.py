@@ -73,9 +73,19 @@ class RefNotFoundError(BuilderError):
 
 
 class NotProvenError(BuilderError):
-    """An image has not passed what the policy asks of a release: it gets no name."""
+    """An image has not passed what the policy asks of a release: it gets no name.
+
+    `stage` is where, "audit", "smoke" or "policy"; `log` the path of the servers' logs, or empty.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self, what: str, *, why: str = "", hint: str = "", stage: str = "policy", log: str = ""
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.stage = stage
+        self.log = log
 
 
 class NameTakenError(BuilderError):

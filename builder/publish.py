@@ -9,9 +9,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from builder import audit as audits
 from builder import container, engine, floating, image_push, paths, smoke_report, tags
@@ -22,7 +23,7 @@ from builder.locks import locked
 from builder.model import Pins, Receipt
 from builder.pins_problems import is_repository
 from builder.progress import Progress
-from builder.record import Attachment, Event, Proof, Release
+from builder.record import Attachment, Event, Index, Proof, Release
 from builder.registry_client import RegistryClient
 from builder.render import LABEL
 from builder.smoke_options import SMOKE_CAN_REQUIRE, Options
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from builder.smoke_report import SmokeReport
 
 _CLOCKS_APART_S = 300.0
+_ALIKE = 3
+"""Of the newest releases, those whose layers are looked at: other variants share the base's."""
 _MB = 1e6
 
 
@@ -115,18 +118,19 @@ def publish(request: Request, stages: Stages, record: Path, progress: Progress) 
         progress.step(f"look for {candidate.name}")
         there = registry.digest(candidate.name)
         warn_of_clocks(registry, progress)
-        pushed = _push(candidate, registry, request, progress)
+        pushed = _push(candidate, registry, record, index, progress)
         digest = pushed.manifest.digest
         if there not in {None, digest}:
             raise _taken(candidate.name, str(there), digest)
-        release = _passed(record, candidate, digest)
-        if release is None:
+        release = _recorded(record, index, candidate, digest)
+        if release is None or not set(candidate.required) <= set(release.proven):
             reference = _pull(client, candidate, registry, pushed, progress)
-            release = _prove(candidate, request, stages, reference, digest, progress)
+            proven = _prove(candidate, request, stages, reference, digest, progress)
             release = replace(
-                release,
-                attachments=_attached(request.pins, release, stages, progress),
-                events=[_pushed(pushed)],
+                proven,
+                registry_bytes=pushed.size,
+                attachments=_attached(request.pins, proven, stages, progress),
+                events=[*(release.events if release else []), _pushed(pushed)],
             )
             progress.step("write down what it passed")
             records.write_release(record, release, index)
@@ -160,13 +164,14 @@ def plan(request: Request, record: Path) -> Plan:
     with RegistryClient(request.repository) as repository:
         index = floating.of(record, request.repository)
         there = repository.digest(candidate.name)
+        known = _recorded(record, index, candidate, there) if there else None
         moved = tags.floating(candidate.receipt.variant, request.pins.policy.default_variant)
         return Plan(
             name=candidate.name,
             repository=index.repository,
             image_id=candidate.receipt.image_id,
             digest=there,
-            proven=there is not None and _passed(record, candidate, there) is not None,
+            proven=known is not None and set(candidate.required) <= set(known.proven),
             required=candidate.required,
             floating={tag: repository.digest(tag) for tag in moved if request.promote},
         )
@@ -183,7 +188,7 @@ def gpu() -> str | None:
     return ", ".join(one.name for one in found) if isinstance(found, list) else "unnamed"
 
 
-def alone(record: Path, progress: Progress) -> Any:  # noqa: ANN401 -- a context manager
+def alone(record: Path, progress: Progress) -> AbstractContextManager[None]:
     """One run at a time writes a record; the lock does not lie in it."""
     key = hashlib.sha256(str(record.resolve()).encode()).hexdigest()[:8]
     return locked(paths.cache() / f"record-{key}", f"the other run on {record}", progress)
@@ -232,11 +237,13 @@ def _receipt(client: "DockerClient", request: Request) -> Receipt:
 
 
 def _push(
-    candidate: _Candidate, repository: RegistryClient, request: Request, progress: Progress
+    candidate: _Candidate,
+    repository: RegistryClient,
+    record: Path,
+    index: Index,
+    progress: Progress,
 ) -> "Pushed":
     receipt = candidate.receipt
-    default = request.pins.policy.default_variant
-    like = [candidate.name, *tags.floating(receipt.variant, default)]
     annotations = {
         "org.opencontainers.image.revision": receipt.commit,
         "org.opencontainers.image.version": candidate.name,
@@ -244,7 +251,20 @@ def _push(
         f"{LABEL}.dockerfile-sha256": receipt.dockerfile_sha256,
     }
     progress.step(f"push {candidate.name} by digest")
+    like = _like(record, index, candidate)
     return image_push.push(candidate.image, repository, like, annotations, progress)
+
+
+def _like(record: Path, index: Index, candidate: _Candidate) -> list[str]:
+    """Digests whose layers it may share: of releases that passed, so that they can be believed."""
+    current = index.floating.get(candidate.receipt.variant)
+    own = [candidate.name, *([current] if current else [])]
+    names = dict.fromkeys([*own, *index.releases[:_ALIKE]])
+    return [
+        records.read_release(record, name).digest
+        for name in names
+        if records.has_release(record, name)
+    ]
 
 
 def _pushed(pushed: "Pushed") -> Event:
@@ -253,16 +273,16 @@ def _pushed(pushed: "Pushed") -> Event:
     return records.event("pushed", note=f"{sent}, {sizes}")
 
 
-def _passed(record: Path, candidate: _Candidate, digest: str) -> Release | None:
-    """The release, if the record has this very digest as passed by today's policy."""
+def _recorded(record: Path, index: Index, candidate: _Candidate, digest: str) -> Release | None:
+    """The release of this digest as the record has it; None: it has none, or only began another."""
     if not records.has_release(record, candidate.name):
         return None
     found = records.read_release(record, candidate.name)
-    if found.digest != digest:
-        if records.is_deleted(found):
-            return None
+    if found.digest == digest:
+        return found
+    if candidate.name in index.releases:
         raise _taken(candidate.name, found.digest, digest)
-    return found if set(candidate.required) <= set(found.proven) else None
+    return None
 
 
 def _taken(name: str, there: str, new: str) -> NameTakenError:
@@ -331,6 +351,8 @@ def _prove(
             f"{candidate.name} gets no name: {', '.join(missing or smoke.failed)} not passed",
             why=f"{audit.headline}\n{smoke.headline}",
             hint=f"`builder smoke {receipt.image}`, `builder audit {receipt.image}`",
+            stage="audit" if "audit" in missing else "smoke",
+            log=smoke.log,
         )
     return Release(
         name=candidate.name,

@@ -49,9 +49,10 @@ class Attachment:
 class Release:
     """An image in a registry and what is known of it.
 
-    `digest` is the registry's, of the manifest or index that was pushed. `proven` and `not_proven`
-    part what a release can prove; `gpu` names the GPU that the smoke ran on, None: none. `audit`
-    and `smoke` are the reports' JSON as `builder audit --json` and `builder smoke --json` print it.
+    `digest` is the registry's, of the manifest or index that was pushed, `registry_bytes` what its
+    layers weigh there. `proven` and `not_proven` part what a release can prove; `gpu` names the GPU
+    that the smoke ran on, None: none. `audit` and `smoke` are the reports' JSON as `builder audit
+    --json` and `builder smoke --json` print it, without folders of the machine.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Release:
     proven: list[Proof]
     not_proven: list[Proof]
     gpu: str | None = None
+    registry_bytes: int = 0
     attachments: list[Attachment] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     schema: int = 1
@@ -155,12 +157,6 @@ def write_release(folder: Path, release: Release, index: Index) -> None:
 def has_release(folder: Path, name: str) -> bool:
     """Whether the record has a release of this name, be it deleted from the registry since."""
     return (folder / "releases" / f"{name}.json").exists()
-
-
-def is_deleted(release: Release) -> bool:
-    """Whether the registry's copy was deleted after it was last tagged."""
-    ends = [one.what for one in release.events if one.what in {"tagged", "deleted"}]
-    return ends[-1:] == ["deleted"]
 
 
 def event(what: What, tag: str | None = None, previous: str | None = None, note: str = "") -> Event:

@@ -45,7 +45,7 @@ def rows(listed: list[Listed]) -> list[tuple[str, ...]]:
             ", ".join(one.release.proven),
             ", ".join(one.release.not_proven) or "-",
             one.release.gpu or "none",
-            f"{one.release.receipt.compressed_bytes / _MB:.0f}",
+            f"{one.release.registry_bytes / _MB:.0f}",
             one.release.digest[: floating.SHOWN],
         )
         for one in listed

@@ -28,6 +28,7 @@ class Registry:
         self.named = True
         self.asked: list[tuple[str, str]] = []
         self.scopes: list[dict[str, list[str]]] = []
+        self.logins: list[str | None] = []
 
     def name(self, tag: str) -> str:
         return f"{self.host}/{tag}"
@@ -74,6 +75,7 @@ def serve() -> Iterator[Registry]:
             address = urlsplit(self.path)
             if address.path == "/token":
                 registry.scopes.append(parse_qs(address.query))
+                registry.logins.append(self.headers.get("Authorization"))
                 self._send(200, json.dumps({"token": registry.token}).encode())
             elif registry.refusal is not None:
                 self._send(registry.refusal[0], b"", registry.refusal[1])

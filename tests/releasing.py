@@ -176,8 +176,9 @@ class Publisher:
     def at(self, host: str) -> "Publisher":
         return replace(self, host=host)
 
-    def publish(self, what: Receipt, on: NEWS = lambda _: None, **more: bool) -> Release:
-        request = publish.Request(what.image_id, self.repository, self.pins, self.results, **more)
+    def publish(self, what: Receipt | Path, on: NEWS = lambda _: None, **more: bool) -> Release:
+        name = what.image_id if isinstance(what, Receipt) else str(what)
+        request = publish.Request(name, self.repository, self.pins, self.results, **more)
         return publish.publish(request, self.stages, self.record, News(on))
 
     def promote(

@@ -60,7 +60,16 @@ def test_a_registry_that_is_down_and_comes_back(publisher, tiny_images, registry
         (TAG_PUT, {"cut": 0}),
         ("GET .*/manifests/tiny", {"cut": 10}),
     ],
-    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
+    ids=[
+        "layer cut",
+        "503 for a layer",
+        "429 for a layer",
+        "500 for an upload",
+        "429 for a tag",
+        "502 for a tag",
+        "tag cut",
+        "answer cut",
+    ],
 )
 def test_what_passes_by_is_waited_out(publisher, tiny_images, registry, proxy, where, fault):
     who = publisher.at(proxy.host)
