@@ -191,8 +191,7 @@ def _take(name: str, step: Step, case: Case, journal: Journal, progress: Progres
         told = ended("failed", f"{error.what}\n{error.why}".strip(), error.log)
         return journal.after(told, journal.found)
     except (RefusedError, NotProvenError) as error:
-        log = error.log if isinstance(error, RefusedError) else ""
-        told = ended("failed", f"{error.what}\n{error.why}".strip(), log)
+        told = ended("failed", f"{error.what}\n{error.why}".strip(), error.log)
         return journal.after(told, journal.found)
     built = found.receipt.log if found.receipt and name == "build" else ""
     return journal.after(ended(status, detail, built), found)

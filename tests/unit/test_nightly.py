@@ -417,7 +417,10 @@ def test_a_dry_run_says_what_would_be_done_and_does_none_of_it(home, repository)
 
 @pytest.mark.parametrize(
     ("error", "log"),
-    [(RefusedError("smoke failed", log="/a/log"), "/a/log"), (NotProvenError("no kv"), "")],
+    [
+        (RefusedError("smoke failed", log="/a/log"), "/a/log"),
+        (NotProvenError("no kv", log="/b/log"), "/b/log"),
+    ],
 )
 def test_what_is_pulled_back_and_does_not_pass_is_the_candidates_fault(
     world, monkeypatch, error, log
