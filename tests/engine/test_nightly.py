@@ -255,6 +255,8 @@ def story(
     text = (ROOT / "pins.toml").read_text()
     source = pins.parse(text).sources["llama-cpp-python"]
     shutil.copytree(sdist.tree(source, Silent()), fork.path, symlinks=True, dirs_exist_ok=True)
+    # As a git host does: else a look at the history brings every file.
+    fork.git("config", "uploadpack.allowFilter", "true")
     first = commit(fork, "as the package has it")
     text = text.replace("https://github.com/ggml-org/llama.cpp", fork.url)
     text = with_pin(text, "mainline", Pin(first, 1, datetime.now(UTC).replace(microsecond=0)))
