@@ -159,6 +159,12 @@ def has_release(folder: Path, name: str) -> bool:
     return (folder / "releases" / f"{name}.json").exists()
 
 
+def deleted(release: Release) -> str | None:
+    """When the registry's copy was deleted; None: it was not, or was tagged again since."""
+    ends = [one for one in release.events if one.what in {"tagged", "deleted"}]
+    return ends[-1].at if ends and ends[-1].what == "deleted" else None
+
+
 def event(what: What, tag: str | None = None, previous: str | None = None, note: str = "") -> Event:
     """An event of this moment."""
     return Event(now(), what, tag, previous, note)

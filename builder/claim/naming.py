@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from builder.claim.subject import SHOWN, Claimed, unproven
 from builder.probe.finding import Finding
-from builder.record import Attachment, is_deleted
+from builder.record import Attachment, deleted
 from builder.rule.labels import VARIANT
 from builder.tags import floating
 
@@ -46,7 +46,7 @@ def _against_record(claimed: Claimed) -> str | None:
     if release.digest != image.digest:
         other = f"{release.name} has digest {release.digest[:SHOWN]}"
         return f"by the record {other}, this is {image.digest[:SHOWN]}"
-    if is_deleted(release):
+    if deleted(release):
         return f"by the record {release.name} was deleted"
     if image.tag in claimed.floating and claimed.floating[image.tag] != release.name:
         return f"by the record {image.tag} stands for {claimed.floating[image.tag]}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from builder import record as records
 from builder.errors import UsageError
 from builder.probe.finding import Finding
 from builder.probe.kv import KvVerdict
@@ -135,8 +136,6 @@ def _views(
 
 
 def _view(release: Release, smoke: _Smoke, audit: _Audit, floating: dict[str, str]) -> ReleaseView:
-    # What was deleted may have been tagged again since.
-    ends = [one for one in release.events if one.what in {"tagged", "deleted"}]
     return ReleaseView(
         release=release,
         tags=sorted(tag for tag, name in floating.items() if name == release.name),
@@ -144,7 +143,7 @@ def _view(release: Release, smoke: _Smoke, audit: _Audit, floating: dict[str, st
         why="" if smoke.kv is None or "kv" in release.proven else smoke.kv.reason,
         probes=smoke.findings,
         rules=audit.findings,
-        deleted=ends[-1].at if ends and ends[-1].what == "deleted" else None,
+        deleted=records.deleted(release),
     )
 
 
