@@ -98,12 +98,15 @@ def read_back(repository: "RegistryClient", pushed: Pushed, progress: Progress) 
     """
     for number, (diff, layer) in enumerate(pushed.sent.items(), start=1):
         progress.detail(f"read layer {number} of {len(pushed.sent)} back")
-        with repository.stream(str(layer["digest"])) as content:
-            hashed = hashlib.file_digest(_plain(content), "sha256")  # type: ignore[arg-type]
-        if f"sha256:{hashed.hexdigest()}" != diff:
+        if repository.read(str(layer["digest"]), _unpacked_digest) != diff:
             raise RemoteUnavailableError(
                 f"{repository.repository} gives out another {layer['digest']} than it took"
             )
+
+
+def _unpacked_digest(content: IO[bytes]) -> str:
+    hashed = hashlib.file_digest(_plain(content), "sha256")  # type: ignore[arg-type]
+    return f"sha256:{hashed.hexdigest()}"
 
 
 def _known(

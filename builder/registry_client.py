@@ -10,10 +10,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 from builder import registry, registry_login, web
@@ -21,6 +21,8 @@ from builder.errors import RefNotFoundError, RemoteUnavailableError
 
 if TYPE_CHECKING:
     import requests
+
+T = TypeVar("T")
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -182,18 +184,27 @@ class RegistryClient:
             raise RemoteUnavailableError(f"{self.repository}: other bytes than {digest}")
         return answer.body
 
-    @contextlib.contextmanager
-    def stream(self, digest: str) -> Iterator[IO[bytes]]:
-        """A blob of any size, as a file to read from front to back."""
-        # The question before this one has found what to show, so this asks but once.
-        self.has_blob(digest)
-        url = urljoin(self._base, f"blobs/{digest}")
-        with self._response("GET", url, headers=self._shown(url)) as response:
-            if response.status_code != _OK:
-                raise RemoteUnavailableError(f"GET {url}: HTTP {response.status_code}")
-            # Else it closes itself at its end, and a buffer around it takes that for an error.
-            response.raw.auto_close = False
-            yield cast("IO[bytes]", response.raw)
+    def read(self, digest: str, use: Callable[[IO[bytes]], T]) -> T:
+        """What `use` makes of a blob of any size, read front to back, and anew if it breaks off.
+
+        Raises RefNotFoundError when there is none.
+        """
+        for pause in (*_PAUSES_S, None):
+            # This question finds what to show, so that the next one asks but once.
+            if not self.has_blob(digest):
+                raise RefNotFoundError(f"{self.repository} has no blob {digest}")
+            url = urljoin(self._base, f"blobs/{digest}")
+            try:
+                with self._response("GET", url, headers=self._shown(url)) as response:
+                    response.raise_for_status()
+                    # Else it closes itself at its end: to a buffer around it that is an error.
+                    response.raw.auto_close = False
+                    return use(cast("IO[bytes]", response.raw))
+            except _TransientError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
 
     def upload(self, digest: str, content: bytes | IO[bytes]) -> None:
         """Bring a blob there, whole or not at all: a broken connection begins it anew."""

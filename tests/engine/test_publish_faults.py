@@ -80,6 +80,14 @@ def test_what_passes_by_is_waited_out(publisher, tiny_images, registry, proxy, w
     assert fault.times == 0
 
 
+def test_a_layer_that_breaks_off_is_read_back_anew(publisher, tiny_images, registry, proxy):
+    fault = Fault("GET .*/blobs/", times=1, cut=1000)
+    proxy.faults = [fault]
+    release = publisher.at(proxy.host).publish(tiny_images.image(os.urandom(600_000)))
+    assert everywhere(registry, release.digest)
+    assert fault.times == 0
+
+
 @pytest.mark.parametrize(
     ("where", "fault", "told"),
     [
