@@ -27,6 +27,7 @@ from builder.record import Attachment, Event, Index, Proof, Release
 from builder.registry_client import RegistryClient
 from builder.render import LABEL
 from builder.smoke_options import SMOKE_CAN_REQUIRE, Options
+from builder.source import FROM_DISK
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -129,7 +130,7 @@ def publish(request: Request, stages: Stages, record: Path, progress: Progress) 
             release = replace(
                 proven,
                 registry_bytes=pushed.size,
-                attachments=_attached(request.pins, proven, stages, progress),
+                attachments=_attached(request.pins, candidate, proven, stages, progress),
                 events=[*(release.events if release else []), _pushed(pushed)],
             )
             progress.step("write down what it passed")
@@ -385,16 +386,22 @@ def _proven(audit: "AuditReport", smoke: "SmokeReport") -> list[Proof]:
 
 def _without_places(receipt: Receipt) -> Receipt:
     """A record is for everybody: folders of this machine are not."""
-    return dataclasses.replace(receipt, log=_file(receipt.log), ccache_dir=None)
+    source = receipt.source
+    if source.startswith(FROM_DISK):
+        source = f"{FROM_DISK}{_file(source)}"
+    return dataclasses.replace(receipt, source=source, log=_file(receipt.log), ccache_dir=None)
 
 
 def _file(place: str) -> str:
     return Path(place).name
 
 
-def _attached(pins: Pins, release: Release, stages: Stages, progress: Progress) -> list[Attachment]:
+def _attached(
+    pins: Pins, candidate: _Candidate, release: Release, stages: Stages, progress: Progress
+) -> list[Attachment]:
     progress.step("attach what goes with it")
-    return stages.attach(pins, release, progress)
+    # The receipt as it is: it says where on this machine the source lies.
+    return stages.attach(pins, replace(release, receipt=candidate.receipt), progress)
 
 
 def _name(

@@ -52,7 +52,7 @@ class Tiny:
             ref="master",
             commit=hashlib.sha1(b"".join(layers), usedforsecurity=False).hexdigest(),
             commit_claimed=False,
-            source="https://example.org/tiny",
+            source="--source /home/somebody/tree",
             build_number=len(self._made),
             image=image_id,
             image_id=image_id,

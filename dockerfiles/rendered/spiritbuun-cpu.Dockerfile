@@ -170,18 +170,18 @@ RUN apt-get update \
  && install -d -o llama -g llama /models /home/llama/.cache \
  && ln -s /opt/llama/llama-server /usr/local/bin/llama-server \
  && echo /opt/llama >/etc/ld.so.conf.d/llama.conf
-# Healthy follows the port in use: --port on the server's command line, else LLAMA_ARG_PORT, else
-# 8080. bash speaks TCP itself, so the image needs no curl.
+# Healthy follows the port in use: --port on the server's command line, else LLAMA_ARG_PORT. bash
+# speaks TCP itself, so the image needs no curl. podman ends no check that hangs, so it ends itself.
 COPY --chmod=755 <<'EOF' /usr/local/bin/healthcheck
 #!/bin/bash
-port=${LLAMA_ARG_PORT:-8080}
+port=$LLAMA_ARG_PORT
 mapfile -d '' -t args </proc/1/cmdline
 for i in "${!args[@]}"; do
   [[ ${args[i]} == --port ]] && port=${args[i + 1]}
 done
 exec 3<>"/dev/tcp/127.0.0.1/$port" || exit 1
 printf 'GET /health HTTP/1.0\r\n\r\n' >&3
-read -r _ status _ <&3
+read -r -t 4 _ status _ <&3
 [[ $status == 200 ]]
 EOF
 
@@ -205,8 +205,10 @@ LABEL org.opencontainers.image.title="llama-server, spiritbuun-cpu" \
       org.opencontainers.image.base.digest="sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f" \
       io.github.turboquant-builder.variant="spiritbuun-cpu" \
       io.github.turboquant-builder.kv-types="turbo4,turbo3,turbo2,turbo3_tcq,turbo2_tcq"
-# A server bound to 127.0.0.1 inside a container is reached by nobody.
-ENV LLAMA_ARG_HOST=0.0.0.0
+# A server bound to 127.0.0.1 inside a container is reached by nobody; and llama-server announces
+# that its default port will change from 8080.
+ENV LLAMA_ARG_HOST=0.0.0.0 \
+    LLAMA_ARG_PORT=8080
 USER 10001:10001
 WORKDIR /home/llama
 EXPOSE 8080
