@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from builder import registry_client as registries
 from builder import source_archive
@@ -122,13 +122,18 @@ def read(repository: "RegistryClient", artifact: Attached, name: str) -> bytes:
 
 def fetch(repository: "RegistryClient", sha256: str, file: Path) -> None:
     """Write a file of an artifact, whole or not at all. Raises RemoteUnavailableError."""
-    scratch, hashed = file.with_name(f"{file.name}.part"), hashlib.sha256()
-    try:
-        with repository.stream(f"sha256:{sha256}") as content, scratch.open("wb") as written:
+    scratch = file.with_name(f"{file.name}.part")
+
+    def written(content: IO[bytes]) -> str:
+        hashed = hashlib.sha256()
+        with scratch.open("wb") as target:
             while chunk := content.read(_CHUNK):
                 hashed.update(chunk)
-                written.write(chunk)
-        if hashed.hexdigest() != sha256:
+                target.write(chunk)
+        return hashed.hexdigest()
+
+    try:
+        if repository.read(f"sha256:{sha256}", written) != sha256:
             raise RemoteUnavailableError(f"{repository.repository}: other bytes than {sha256}")
         scratch.replace(file)
     finally:
