@@ -207,8 +207,8 @@ LABEL org.opencontainers.image.title="llama-server, spiritbuun-cpu" \
       io.github.turboquant-builder.kv-types="turbo4,turbo3,turbo2,turbo3_tcq,turbo2_tcq"
 # A server bound to 127.0.0.1 inside a container is reached by nobody; and llama-server announces
 # that its default port will change from 8080.
-ENV LLAMA_ARG_HOST=0.0.0.0 \
-    LLAMA_ARG_PORT=8080
+ENV LLAMA_ARG_HOST=0.0.0.0
+ENV LLAMA_ARG_PORT=8080
 USER 10001:10001
 WORKDIR /home/llama
 EXPOSE 8080

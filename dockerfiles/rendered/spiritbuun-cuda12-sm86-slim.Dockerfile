@@ -278,8 +278,8 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # A server bound to 127.0.0.1 inside a container is reached by nobody; and llama-server announces
 # that its default port will change from 8080.
-ENV LLAMA_ARG_HOST=0.0.0.0 \
-    LLAMA_ARG_PORT=8080
+ENV LLAMA_ARG_HOST=0.0.0.0
+ENV LLAMA_ARG_PORT=8080
 USER 10001:10001
 WORKDIR /home/llama
 EXPOSE 8080

@@ -360,8 +360,8 @@ def test_the_runtime_packages_are_installed(name, package):
 @pytest.mark.parametrize(
     "line",
     [
-        "ENV LLAMA_ARG_HOST=0.0.0.0 \\",
-        "    LLAMA_ARG_PORT=8080",
+        "ENV LLAMA_ARG_HOST=0.0.0.0",
+        "ENV LLAMA_ARG_PORT=8080",
         "USER 10001:10001",
         'ENTRYPOINT ["/opt/llama/init", "/opt/llama/llama-server"]',
     ],
