@@ -132,7 +132,7 @@ class _Case:
 
     kind: Literal["image", "binary", "url"]
     variant: str | None
-    profile_name: str
+    profile_name: str | None
     profile: Profile
     kv: Kv
     types: Mapping[str, KvType]
@@ -164,7 +164,7 @@ def _case(
     return _Case(
         kind=kind,
         variant=variant,
-        profile_name=options.profile or "",
+        profile_name=options.profile,
         profile=profile,
         kv=kv,
         types=kv_probe.kv_types(pins, known.fork if known else None),
@@ -202,7 +202,8 @@ def _smoke(
     started = time.monotonic()
     progress.step("reading --help")
     flags = known_flags(target.output("--help"))
-    profiles.require_flags(case.profile_name, case.profile, flags, target.name)
+    if case.profile_name is not None:
+        profiles.require_flags(case.profile_name, case.profile, flags, target.name)
     with probe_server.session() as session:
         setting = Setting(
             target=target,
