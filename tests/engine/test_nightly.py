@@ -8,20 +8,27 @@ are stand-ins (tests/releasing.py).
 import contextlib
 import json
 import shutil
+import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import docker
 import pytest
+import requests
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
 from builder import bump, night_release, nightly, nights, pins, receipt, record, render, sdist
 from builder.bump import Stages as Proving
-from builder.model import Receipt
+from builder.image_target import ImageTarget
+from builder.model import Kv, Profile, Receipt
 from builder.pins_edit import Pin, with_pin
 from builder.progress import Silent
+from builder.scripted_model import scripted_model
+from builder.server_args import server_args
 from tests import docker_registry, github_api, workflows
 from tests.conftest import ROOT, Recorder, Repository, builder
 from tests.docker_registry import DockerRegistry
@@ -230,15 +237,61 @@ class Act:
     served: str
 
 
+class Client(threading.Thread):
+    """Somebody who has the floating tag alone: pulls and serves whatever it stands for, at once.
+
+    `answers` are what the server of each digest said; `gaps` counts the looks that found no image.
+    """
+
+    def __init__(self, registry: DockerRegistry, model: Path) -> None:
+        super().__init__()
+        self._registry, self._model = registry, model
+        self._over = threading.Event()
+        self.answers: dict[str, str] = {}
+        self.gaps = 0
+
+    def run(self) -> None:
+        while not self._over.wait(0.05):
+            digest = self._registry.digest(REPOSITORY, "mainline-cpu")
+            if digest is None:
+                self.gaps += 1
+            elif digest not in self.answers:
+                self.answers[digest] = self._chat()
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+    def _chat(self) -> str:
+        engine = docker.from_env()
+        image = engine.images.pull(f"{self._registry.host}/{REPOSITORY}", tag="mainline-cpu")
+        target = ImageTarget("client", str(image.id), engine, {})
+        words = server_args(Profile("client", 1, 2048), Kv("q4_0", "q4_0"), frozenset())
+        with target.serve(words, self._model) as serving:
+            while not _ready(serving.url):
+                assert serving.state().running, serving.log()
+            chat = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 8}
+            answer = requests.post(f"{serving.url}/v1/chat/completions", json=chat, timeout=60)
+        return str(answer.json()["choices"][0]["message"]["content"])
+
+
+def _ready(url: str) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(f"{url}/health", timeout=5).status_code == 200
+    return False
+
+
 @dataclass(frozen=True)
 class Story:
-    """What happened to those who follow the floating tag."""
+    """What happened to those who follow the floating tag. `verified`: what `verify` said of it."""
 
     first: Act
     second: Act
     broken: Act
     back: str | None
     nights: Nights
+    client: Client
+    verified: "subprocess.CompletedProcess[str]"
 
 
 @pytest.fixture(scope="module")
@@ -267,18 +320,23 @@ def story(
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setenv("DOCKER_CONFIG", str(folder / "docker"))
         told = nights_of(folder, text, fork, registry, api)
+        client = Client(registry, scripted_model(folder))
         try:
-            acts = [
-                act(engine, told, commit(fork, what, more))
-                for what, more in (
-                    ("a change", "// a change\n"),
-                    ("another", "// another\n"),
-                    ("a bad one", BROKEN),
-                )
-            ]
-            builder("rollback", "mainline-cpu", "--pins", told.checkout / "pins.toml")
-            yield Story(*acts, registry.digest(REPOSITORY, "mainline-cpu"), told)
+            first = act(engine, told, commit(fork, "a change", "// a change\n"))
+            client.start()
+            second = act(engine, told, commit(fork, "another", "// another\n"))
+            broken = act(engine, told, commit(fork, "a bad one", BROKEN))
+            file = told.checkout / "pins.toml"
+            tag = f"{registry.host}/{REPOSITORY}:mainline-cpu"
+            kept = told.checkout / "build" / "record"
+            verified = builder("verify", tag, "--record", kept, "--pins", file)
+            builder("rollback", "mainline-cpu", "--pins", file)
+            back = registry.digest(REPOSITORY, "mainline-cpu")
+            client.end()
+            yield Story(first, second, broken, back, told, client, verified)
         finally:
+            if client.is_alive():
+                client.end()
             forget(engine, registry.host, fork)
 
 
@@ -342,6 +400,15 @@ def test_a_broken_candidate_leaves_the_tag_where_it_was(story):
 
 def test_a_rollback_restores_the_release_before(story):
     assert story.back == story.first.digest
+
+
+def test_a_client_with_the_floating_tag_alone_is_served_at_every_moment(story):
+    assert story.client.answers == {story.first.digest: "OK", story.second.digest: "OK"}
+    assert story.client.gaps == 0
+
+
+def test_what_was_published_is_what_it_says_it_is(story):
+    assert story.verified.returncode == 0, story.verified.stdout + story.verified.stderr
 
 
 def test_the_pull_request_moves_the_pin_to_the_last_that_passed(story):

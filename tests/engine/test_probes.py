@@ -57,7 +57,7 @@ def flags(profile: Profile) -> list[str]:
         *("-m", container.MODEL, "--alias", profile.alias),
         *("-c", str(profile.parallel * profile.slot_tokens), "-np", str(profile.parallel)),
         *("-ctk", "q4_0", "-ctv", "q4_0", "-fa", "on", "-lv", "4", "--jinja"),
-        *THINKING_FLAGS[profile.thinking],
+        *THINKING_FLAGS[bool(profile.thinking)],
     ]
 
 
