@@ -29,8 +29,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from builder.client_env import ANTHROPIC, ASIDE, NAMES, OPUS, aside, routed
+from builder.client_env import ANTHROPIC, ASIDE, NAMES, aside, routed
 from builder.errors import UsageError
+from builder.model import OPUS
 
 ASKED = "USE_LOCAL_LLM"
 """1: tiers are led to this machine. 0, empty or not there: they are not."""

@@ -16,10 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from builder.errors import UsageError
-
-OPUS = "opus"
-"""The tier that is not served here: everything is cleared for it, so that calls go to the vendor
-with the user's own key."""
+from builder.model import OPUS
 
 MODEL_OF_TIER = {
     "haiku": "ANTHROPIC_DEFAULT_HAIKU_MODEL",

@@ -7,6 +7,10 @@ from typing import Literal
 MAINLINE_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 """The KV types of llama.cpp itself: `kv_cache_types` in common/arg.cpp."""
 
+OPUS = "opus"
+"""The tier that is not served here: everything is cleared for it, so that calls go to the vendor
+with the user's own key."""
+
 Linkage = Literal["backend-dl", "static-backends"]
 Cpu = Literal["all", "x86-64-v2", "x86-64-v3"]
 Requirement = Literal["contract", "audit", "kv"]

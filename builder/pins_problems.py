@@ -10,6 +10,7 @@ from packaging.version import InvalidVersion, Version
 from builder import cuda
 from builder.model import (
     MAINLINE_KV_TYPES,
+    OPUS,
     Band,
     Base,
     Bootstrap,
@@ -82,6 +83,8 @@ def problems(pins: Pins) -> Iterator[Problem]:
     for name, variant in pins.variants.items():
         yield from _at(f"variants.{name}", _variant_problems(pins, variant))
     for name, profile in pins.profiles.items():
+        if name == OPUS:
+            yield f"profiles.{name}", "is the vendor's own tier, which `builder env` leads back to"
         yield from _at(f"profiles.{name}", _profile_problems(pins, profile))
     yield from _at("kv_bands", _bands_problems(pins.kv_bands))
     if pins.policy.default_variant not in pins.variants:

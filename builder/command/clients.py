@@ -9,6 +9,7 @@ import typer
 from builder import console
 from builder.command.app import NO, Json, PinsFile, app, load
 from builder.errors import UsageError
+from builder.model import OPUS
 
 
 @app.command()
@@ -45,9 +46,9 @@ def _route(names: list[str], pins_file: Path | None) -> tuple[dict[str, str], tu
     """What to set and what to unset for these profiles; for none and for opus all is unset."""
     from builder import client_env, client_servers
 
-    if client_env.OPUS in names and len(names) > 1:
+    if OPUS in names and len(names) > 1:
         raise UsageError("opus stands alone", why="it clears what the other profiles set")
-    if not names or client_env.OPUS in names:
+    if not names or OPUS in names:
         return {}, client_env.NAMES
     everything, _ = load(pins_file)
     servers = [client_servers.find(everything, name) for name in names]

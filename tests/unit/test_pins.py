@@ -388,6 +388,12 @@ BAD = [
         "profiles.embed.port: 8080 is that of profiles.haiku, which it runs beside",
     ),
     (
+        "[profiles.coder]",
+        "[profiles.coder]",
+        "[profiles.opus]",
+        "profiles.opus: is the vendor's own tier",
+    ),
+    (
         "[forks.mainline]",
         "[forks.mainline]",
         '[forks."main.line"]',
