@@ -96,6 +96,11 @@ class Group:
         return tuple(one for one in self.commits if one.fix)
 
 
+def printable(text: str) -> str:
+    """What a stranger wrote, such as a subject: nothing in it may move a terminal's cursor."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
 def group_of(file: str) -> GroupName:
     """What kind of file this is, by its path in a llama.cpp tree."""
     return next((name for pattern, name in _FILES if fnmatchcase(file, pattern)), "other")

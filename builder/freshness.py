@@ -9,10 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from builder import commits, freshness_parts, git, github, paths, pins
+from builder import commits, freshness_parts, freshness_steps, git, github, paths, pins
 from builder.errors import BuilderError, RefNotFoundError, UsageError
 from builder.freshness_report import Drift, Failure, ForkReport, Reason, Report, Upstream
-from builder.model import Fork, Pins, Policy
+from builder.model import Pins, Policy
 from builder.pins_problems import suggestion
 from builder.progress import Progress
 
@@ -25,13 +25,17 @@ _UNPUBLISHED = "published images: pins.toml has no policy.release.repository"
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One pinned fork, as far as it is asked about. `date` is the pin's, from pins.toml."""
+    """One pinned fork, as far as it is asked about. `date` is the pin's, from pins.toml.
+
+    `steps`: after at most so many GitHub's comparisons will do; 0 where the history has to tell.
+    """
 
     name: str
     remote: git.Remote
     branch: str | None
     pin: str
     date: datetime.datetime
+    steps: int
 
 
 def chosen(everything: Pins, names: list[str], *, whole: bool) -> list[str]:
@@ -63,14 +67,13 @@ def look(
     """
     git.require()
     questions = freshness_parts.questions(everything) if whole else []
+    # A fork is measured against mainline by its history.
+    steps = 0 if whole else freshness_steps.most(host, len(names))
     others = f" and {len(questions)} others" * bool(questions)
     progress.step(f"ask {len(names)} fork{'s' * (len(names) != 1)}{others}")
     with ThreadPoolExecutor(max_workers=len(names) + len(questions)) as workers:
         asked = [workers.submit(question) for question in questions]
-        found = [
-            workers.submit(_look, name, everything.forks[name], everything.policy, host, progress)
-            for name in names
-        ]
+        found = [workers.submit(_look, everything, name, steps, host, progress) for name in names]
         forks = [one.result() for one in found]
         parts = tuple(one.result() for one in asked)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -109,12 +112,14 @@ def _behind_mainline(report: ForkReport, history: git.Branch, head: str) -> Fork
 
 
 def _look(
-    name: str, fork: Fork, policy: Policy, host: github.Github, progress: Progress
+    everything: Pins, name: str, steps: int, host: github.Github, progress: Progress
 ) -> ForkReport:
+    fork, policy = everything.forks[name], everything.policy
     if fork.url is None or fork.commit is None or fork.date is None:
         why = fork.unpinned or "pins.toml gives it no commit"
         return ForkReport(name, fork.url, fork.branch, None, None, "unpinned", notes=(why,))
-    asked = _Asked(name, git.Remote(name, fork.url), fork.branch, fork.commit, fork.date)
+    remote = git.Remote(name, fork.url)
+    asked = _Asked(name, remote, fork.branch, fork.commit, fork.date, steps)
     page = _side_by_side(host, host.name(fork.url))
     report = ForkReport(name, fork.url, fork.branch, fork.commit, _rfc3339(fork.date), "unknown")
     try:
@@ -181,7 +186,7 @@ def _noted(report: ForkReport, page: "Future[github.Page] | None", asked: _Asked
                 default_branch=report.default_branch or told.default_branch,
             )
     if report.drift is not None and report.drift.compared:
-        notes.append("by GitHub's comparison: the history did not come")
+        notes.append(_compared_note(report.fork, report.drift))
     if report.moved_to:
         place = f"forks.{asked.name}.url"
         notes.insert(0, f"renamed: write {report.moved_to} into pins.toml, {place}")
@@ -190,6 +195,17 @@ def _noted(report: ForkReport, page: "Future[github.Page] | None", asked: _Asked
     if report.archived:
         notes.append("archived: nothing more will come")
     return replace(report, notes=(*report.notes, *notes))
+
+
+def _compared_note(fork: str, drift: Drift) -> str:
+    if drift.history_failed:
+        return "by GitHub's comparison: the history did not come"
+    if fork == MAINLINE:
+        return "by GitHub's comparison"
+    return (
+        "by GitHub's comparison; the last merge of mainline is told by the history: "
+        "`builder freshness --all`"
+    )
 
 
 def _bare(url: str) -> str:
@@ -205,23 +221,55 @@ def _drift(
     if heads.commit == asked.pin:
         # Nothing moved: no history is fetched, and only one that is here already is looked at.
         return Drift("head", 0, 0, upstream=_upstream_here(asked))
+    quick = _by_comparisons(asked, heads.commit, policy, host, progress)
+    if quick is not None:
+        return quick
     try:
-        return _by_history(asked, policy, progress)
+        return _by_history(asked, heads.commit, policy, progress)
     except BuilderError:
-        compared = _compared(asked, policy, host, heads.commit)
-        if compared is None:
+        stand_in = _stand_in(asked, policy, host, heads.commit)
+        if stand_in is None:
             raise
-        return compared
+        return stand_in
 
 
-def _by_history(asked: _Asked, policy: Policy, progress: Progress) -> Drift:
-    """What the branch's own history says. Raises RemoteUnavailableError, RefNotFoundError."""
+def _by_comparisons(
+    asked: _Asked, head: str, policy: Policy, host: github.Github, progress: Progress
+) -> Drift | None:
+    """What GitHub tells without a history; None where one is here, or GitHub tells only a part."""
+    name = host.name(asked.remote.url)
+    if name is None or asked.steps == 0 or _history_is_here(asked.remote):
+        return None
+    found = freshness_steps.steps(host, name, asked.pin, head, asked.steps, progress)
+    if found is None:
+        return None
+    groups = commits.grouped(found.steps, found.upstream)
+    newest = found.steps[0]
+    drift = _moved(asked, policy, found.steps, groups, found.behind, newest.date)
+    return replace(drift, compared=True)
+
+
+def _history_is_here(remote: git.Remote) -> bool:
+    if not remote.cache("names").exists():
+        return False
+    with _locked(remote):
+        return git.Branch(remote).fetched()
+
+
+def _by_history(asked: _Asked, told: str, policy: Policy, progress: Progress) -> Drift:
+    """What the branch's own history says; `told` is its head, by ls-remote.
+
+    Raises RemoteUnavailableError, RefNotFoundError.
+    """
     with _locked(asked.remote):
-        progress.step(f"fetch the history of {asked.remote.url}")
         history = git.Branch(asked.remote)
-        head = history.fetch(asked.branch)
+        head, on_branch = told, _is_part_here(history, asked.pin, told)
+        if not on_branch:
+            progress.step(f"fetch the history of {asked.remote.url}")
+            head = history.fetch(asked.branch)
+            on_branch = history.holds(asked.pin)
         upstream = _upstream(asked, history, head)
-        if history.holds(asked.pin):
+        if on_branch:
             drift = _measured(asked, policy, history, head)
             return replace(drift, upstream=upstream)
         history.fetch_all()
@@ -233,14 +281,33 @@ def _by_history(asked: _Asked, policy: Policy, progress: Progress) -> Drift:
         return replace(drift, pin="orphaned", served=True, elsewhere=elsewhere, upstream=upstream)
 
 
+def _is_part_here(history: git.Branch, pin: str, head: str) -> bool:
+    """Whether an earlier fetch brought the head, with the pin as a part of it."""
+    with contextlib.suppress(BuilderError):  # what cannot be read is fetched
+        return history.holds(head) and history.holds(pin, below=head)
+    return False
+
+
 def _measured(asked: _Asked, policy: Policy, history: git.Branch, head: str) -> Drift:
     steps = history.steps(asked.pin, head)
+    behind = history.count(f"{asked.pin}..{head}")
     newest = history.show([head])[head]
+    return _moved(asked, policy, steps, history.groups(steps), behind, newest.date)
+
+
+def _moved(
+    asked: _Asked,
+    policy: Policy,
+    steps: list[commits.Commit],
+    groups: tuple[commits.Group, ...],
+    behind: int,
+    head_date: str,
+) -> Drift:
     return Drift(
         "on branch",
-        commits_behind=history.count(f"{asked.pin}..{head}"),
-        days_behind=_days(asked.date, newest.date),
-        groups=history.groups(steps),
+        commits_behind=behind,
+        days_behind=_days(asked.date, head_date),
+        groups=groups,
         alerts=commits.touching([name for one in steps for name in one.files], policy.alert_paths),
     )
 
@@ -272,7 +339,7 @@ def _upstream_here(asked: _Asked) -> Upstream | None:
     return None
 
 
-def _compared(asked: _Asked, policy: Policy, host: github.Github, head: str) -> Drift | None:
+def _stand_in(asked: _Asked, policy: Policy, host: github.Github, head: str) -> Drift | None:
     """GitHub's own comparison, when the history did not come.
 
     None when it does not tell all that the policy asks: what was not seen is not fresh.
@@ -284,15 +351,16 @@ def _compared(asked: _Asked, policy: Policy, host: github.Github, head: str) -> 
         told = host.compare(name, asked.pin, head)
     except BuilderError:
         return None  # the failure of git is what the report names
-    if told.date is None or (policy.alert_paths and told.files is None):
+    if told.commits is None or (policy.alert_paths and told.files is None):
         return None
     touched = commits.touching(told.files or (), policy.alert_paths)
     return Drift(
         "orphaned" if told.lost else "on branch",
         commits_behind=told.ahead,
-        days_behind=_days(asked.date, told.date),
+        days_behind=_days(asked.date, told.commits[-1].date),
         alerts=touched,
         compared=True,
+        history_failed=True,
     )
 
 

@@ -83,7 +83,8 @@ class Drift:
     from the pin's date to the head's. `groups` holds the branch's own steps, in which a merge is
     one. `served` is for an orphaned pin: whether the host still gives it out. `elsewhere` are
     branches that hold it. `alerts` maps an alert path to the files under it that changed.
-    `compared`: by GitHub's comparison, because the history did not come.
+    `compared`: by GitHub's comparisons and not by the history, which tells `upstream` too;
+    `history_failed`: because it did not come, and so without groups.
     """
 
     pin: PinState
@@ -95,6 +96,7 @@ class Drift:
     elsewhere: tuple[str, ...] = ()
     upstream: Upstream | None = None
     compared: bool = False
+    history_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

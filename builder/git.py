@@ -333,10 +333,13 @@ class Branch:
             return False
         return True
 
-    def holds(self, commit: str) -> bool:
-        """Whether the branch's last fetch brought a commit."""
-        known = self._git("for-each-ref", "--format=%(refname)", "refs/freshness/head")
-        return bool(known) and commit in self._git("rev-list", known).split()
+    def fetched(self) -> bool:
+        """Whether the branch was ever fetched."""
+        return bool(self._git("for-each-ref", "--format=%(refname)", "refs/freshness/head"))
+
+    def holds(self, commit: str, *, below: str = "refs/freshness/head") -> bool:
+        """Whether the branch's last fetch brought a commit; `below`: as a part of this one."""
+        return self.fetched() and commit in self._git("rev-list", below).split()
 
     def branches_with(self, commit: str) -> list[str]:
         """The remote's branches that hold a commit, after `fetch_all`."""
@@ -405,8 +408,7 @@ def _commit(
         parents=tuple(parents.split()),
         date=date,
         committer=committer,
-        # Strangers write subjects: nothing in them may move a terminal's cursor.
-        subject="".join(char if char.isprintable() else "�" for char in subject),
+        subject=commits.printable(subject),
         # Names with a quote or a control character come in quotes.
         files=tuple(line.strip('"') for line in names.split("\n") if line),
     )

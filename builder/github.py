@@ -4,7 +4,9 @@ An extra beside git, which answers the same in more round trips. Shapes and head
 https://docs.github.com/rest/using-the-rest-api/best-practices-for-using-the-rest-api
 """
 
+import datetime
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -16,15 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from builder import paths, web
+from builder.commits import Commit, printable
 from builder.errors import BuilderError, RefNotFoundError, RemoteUnavailableError
 
 if TYPE_CHECKING:
     import requests
 
 _REPOSITORY = re.compile(r"/?(?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
-_LISTED_COMMITS = 250
+_SHA = re.compile(r"[0-9a-f]{40}")
 _LISTED_FILES = 300
-"""More than these a comparison does not list: https://docs.github.com/rest/commits/commits"""
+"""More a comparison does not list, and does not say so: https://docs.github.com/rest/commits"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,15 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How far a head is from a pin. `lost` are commits of the pin that the head has not.
+    """How far a head is from a pin. `lost` counts commits of the pin that the head has not.
 
-    `date` is the head's (RFC 3339), `files` what differs; both None when GitHub lists only a part.
+    `commits` are the head's that the pin has not, the head last, without files; `files` what
+    differs. Both None when GitHub lists only a part: of commits no more than 250.
     """
 
     ahead: int
     lost: int
-    date: str | None
+    commits: tuple[Commit, ...] | None
     files: tuple[str, ...] | None
 
 
@@ -81,25 +85,39 @@ class Github:
             raise _unexpected(f"no {error}") from error
 
     def compare(self, name: str, pin: str, head: str) -> Comparison:
-        """How far `head` (a commit or branch) is from the pin.
+        """How far `head` is from the pin, both full SHAs.
 
         Raises RefNotFoundError when one of them is gone, RemoteUnavailableError.
         """
-        answer = self._get(f"/repos/{name}/compare/{quote(pin)}...{quote(head)}")
+        answer = self._get(f"/repos/{name}/compare/{quote(pin)}...{quote(head)}", lasting=True)
         try:
-            listed, files = answer["commits"], answer.get("files", [])
-            ahead, lost = int(answer["ahead_by"]), int(answer["behind_by"])
-            whole = 0 < len(listed) == ahead <= _LISTED_COMMITS
+            ahead, listed = int(answer["ahead_by"]), tuple(map(_commit, answer["commits"]))
             return Comparison(
                 ahead=ahead,
-                lost=lost,
-                date=str(listed[-1]["commit"]["committer"]["date"]) if whole else None,
-                files=tuple(str(one["filename"]) for one in files)
-                if len(files) < _LISTED_FILES
-                else None,
+                lost=int(answer["behind_by"]),
+                commits=listed if 0 < len(listed) == ahead else None,
+                files=_files(answer),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _unexpected(repr(error)) from error
+
+    def changed(self, name: str, parent: str, commit: str) -> tuple[str, ...]:
+        """The files in which a commit, be it a merge, differs from one of its parents.
+
+        By a comparison of the two: what "Get a commit" compares a merge with, GitHub does not say.
+        It does say that a comparison's first page, here of one commit, has the files of all:
+        https://docs.github.com/rest/commits/commits#compare-two-commits
+        Raises as `compare` does, and RemoteUnavailableError when not all the files are listed.
+        """
+        between = f"{quote(parent)}...{quote(commit)}"
+        answer = self._get(f"/repos/{name}/compare/{between}?per_page=1", lasting=True)
+        try:
+            files = _files(answer)
+        except (KeyError, TypeError) as error:
+            raise _unexpected(repr(error)) from error
+        if files is None:
+            raise RemoteUnavailableError(f"GitHub does not list all that {commit[:9]} changes")
+        return files
 
     def send(
         self,
@@ -133,11 +151,14 @@ class Github:
             request.headers["Authorization"] = f"Bearer {self.token}"
         return request
 
-    def _get(self, path: str) -> dict[str, Any]:
+    def _get(self, path: str, *, lasting: bool = False) -> dict[str, Any]:
+        """The answer; one that is `lasting` can be no other, and is asked for once."""
         import requests
 
         url = f"{self.api.rstrip('/')}{path}"
         kept = _Kept.of(url)
+        if lasting and kept is not None:
+            return kept.answer
         with requests.Session() as session:
             session.headers["Accept"] = "application/vnd.github+json"
             session.auth = self._sign
@@ -198,14 +219,52 @@ class _Kept:
             temporary.unlink(missing_ok=True)  # an answer that is not kept is asked for again
 
 
+def _commit(one: dict[str, Any]) -> Commit:
+    """A commit as a comparison lists it, without files."""
+    told = one["commit"]
+    date = str(told["committer"]["date"])
+    datetime.datetime.strptime(date, "%Y-%m-%dT%H:%M:%SZ")  # its only form; any other raises
+    lines = str(told["message"]).strip().split("\n")
+    return Commit(
+        commit=_sha(one),
+        parents=tuple(map(_sha, one["parents"])),
+        date=date,
+        committer=str(told["committer"]["name"]),
+        # As git has it: the first paragraph on one line.
+        subject=printable(" ".join(itertools.takewhile(str.strip, lines))),
+    )
+
+
+def _sha(one: dict[str, Any]) -> str:
+    """It becomes a part of the next question's address."""
+    sha = str(one["sha"])
+    if _SHA.fullmatch(sha) is None:
+        raise ValueError(f"no SHA: {sha!r}")
+    return sha
+
+
+def _files(answer: dict[str, Any]) -> tuple[str, ...] | None:
+    """What differs in a comparison, a file that was moved by both its names."""
+    listed = answer.get("files")
+    if not isinstance(listed, list) or len(listed) >= _LISTED_FILES:
+        return None
+    moved = [one["previous_filename"] for one in listed if one["status"] == "renamed"]
+    return tuple(printable(str(name)) for name in [*(one["filename"] for one in listed), *moved])
+
+
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(body)
+        answer = json.loads(body, object_hook=_without_patch)
     except ValueError as error:
         raise _unexpected(str(error)) from error
     if not isinstance(answer, dict):
         raise _unexpected("no object")
     return answer
+
+
+def _without_patch(one: dict[str, Any]) -> dict[str, Any]:
+    """Patches are most of a comparison, and nobody reads them in an answer that is kept."""
+    return {name: value for name, value in one.items() if name != "patch"}
 
 
 def _unexpected(why: str) -> RemoteUnavailableError:

@@ -1,12 +1,15 @@
 """A local server that speaks the shapes of GitHub's API, its refusals among them."""
 
 import json
+import os
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,6 +42,22 @@ class Api:
 
     def on(self, path: str, *answers: Answer) -> None:
         self.answers[path] = list(answers)
+
+    def compares(self, name: str, repository: Path, pin: str, head: str) -> list[str]:
+        """Compare two commits of a real repository, and each step between them with its parent.
+
+        The paths: that of the two first, then one a step, newest first.
+        """
+        git = _Git(repository)
+        log = git("log", "--first-parent", "--format=%P %H", f"{pin}..{head}")
+        steps = [(line.split()[0], line.split()[-1]) for line in log.splitlines()]
+        whole = f"/repos/{name}/compare/{pin}...{head}"
+        etag = {"ETag": '"1"'}
+        self.on(whole, Answer(body=comparison(repository, pin, head), headers=etag))
+        paths = [f"/repos/{name}/compare/{old}...{new}?per_page=1" for old, new in steps]
+        for path, (old, new) in zip(paths, steps, strict=True):
+            self.on(path, Answer(body=comparison(repository, old, new, page=1), headers=etag))
+        return [whole, *paths]
 
     def take(self, path: str) -> Answer:
         waiting = self.answers.get(path, [NOT_FOUND])
@@ -89,6 +108,61 @@ def page(name: str, *, archived: bool = False) -> dict[str, object]:
         "default_branch": "master",
         "archived": archived,
     }
+
+
+@dataclass(frozen=True)
+class _Git:
+    repository: Path
+
+    def __call__(self, *words: str) -> str:
+        command = ["git", "-C", str(self.repository), *words]
+        environment = os.environ | {"TZ": "UTC"}
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment
+        ).stdout
+
+
+def comparison(repository: Path, base: str, head: str, *, page: int = 250) -> dict[str, Any]:
+    """The part of GitHub's comparison that matters here, at most 250 commits and 300 files of it.
+
+    https://docs.github.com/rest/commits/commits#compare-two-commits
+    """
+    git = _Git(repository)
+    ahead, behind = (
+        int(git("rev-list", "--count", between))
+        for between in (f"{base}..{head}", f"{head}..{base}")
+    )
+    form = "--format=%H%x00%P%x00%cd%x00%cn%x00%B%x00"
+    words = ["--reverse", "--date=format-local:%Y-%m-%dT%H:%M:%SZ", form]
+    fields = git("log", *words, f"{base}..{head}").split("\0")[:-1]
+    commits = [_commit(*fields[at : at + 5]) for at in range(0, len(fields), 5)]
+    changed = git("diff", "--name-status", "-z", "--find-renames", f"{base}...{head}")
+    return {
+        "status": "diverged" if ahead and behind else "ahead" if ahead else "behind",
+        "ahead_by": ahead,
+        "behind_by": behind,
+        "total_commits": ahead,
+        "commits": commits[:page],
+        "files": list(_files(iter(changed.split("\0")[:-1])))[:300],
+    }
+
+
+def _commit(sha: str, parents: str, date: str, committer: str, message: str) -> dict[str, Any]:
+    return {
+        "sha": sha.strip(),
+        "commit": {"message": message.rstrip(), "committer": {"name": committer, "date": date}},
+        "parents": [{"sha": parent} for parent in parents.split()],
+    }
+
+
+def _files(words: Iterator[str]) -> Iterator[dict[str, str]]:
+    names = {"A": "added", "D": "removed", "M": "modified", "T": "changed"}
+    for status in words:
+        if status.startswith("R"):
+            old, new = next(words), next(words)
+            yield {"filename": new, "status": "renamed", "previous_filename": old, "patch": "@@"}
+        else:
+            yield {"filename": next(words), "status": names[status], "patch": "@@"}
 
 
 @contextmanager

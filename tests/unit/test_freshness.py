@@ -5,12 +5,13 @@ import datetime
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from builder import freshness, git
+from builder import freshness, freshness_steps, git, web
 from builder.errors import UsageError
 from builder.freshness_report import (
     Failure,
@@ -511,19 +512,24 @@ def test_a_failure_of_the_api_does_not_matter_when_git_answers(fork, api, hosted
     assert len(found.notes) == 1
 
 
-def broken(fork: Moving) -> tuple[str, str]:
-    """A repository that names its head and cannot send its history: the pin and the head."""
+def lose(fork: Moving, commit: str) -> None:
+    """From now on the repository cannot send the histories of which this commit is a part."""
+    (fork.path / ".git" / "objects" / commit[:2] / commit[2:]).unlink()
+
+
+def broken(fork: Moving, api: Api | None = None) -> tuple[str, str]:
+    """A repository that names its head and cannot send its history: the pin, and the path of the
+    comparison that the API has, if one is given; of the steps it has none."""
     pin = fork.git("rev-parse", "HEAD")
     middle = fork.add("lost")
     head = fork.add("work")
-    (fork.path / ".git" / "objects" / middle[:2] / middle[2:]).unlink()
-    return pin, head
-
-
-def comparison(*, ahead: int = 2, behind: int = 0, name: str = "a.txt", files: int = 1) -> Answer:
-    dated = {"commit": {"committer": {"date": "2026-05-03T00:00:00Z"}}}
-    body = {"ahead_by": ahead, "behind_by": behind, "commits": [dated, dated]}
-    return Answer(body={**body, "files": [{"filename": name}] * files})
+    whole = ""
+    if api is not None:
+        whole, *steps = api.compares("me/fork", fork.path, pin, head)
+        for path in steps:
+            api.on(path, github_api.NOT_FOUND)
+    lose(fork, middle)
+    return pin, whole
 
 
 def test_a_history_that_does_not_come_is_unknown(fork, hosted, progress):
@@ -532,24 +538,304 @@ def test_a_history_that_does_not_come_is_unknown(fork, hosted, progress):
     assert (found.verdict, found.drift) == ("unknown", None)
 
 
+FILE = {"filename": "src/llama-kv-cache.cpp", "status": "modified"}
+
+
 @pytest.mark.parametrize(
-    ("answer", "verdict", "broken_rules"),
+    ("changes", "verdict", "broken_rules"),
     [
-        (comparison(), "fresh", []),
-        (comparison(behind=1), "stale", ["orphaned"]),
-        (comparison(name="src/llama-kv-cache.cpp"), "stale", ["alert_paths"]),
-        (comparison(ahead=300), "unknown", []),
-        (comparison(files=300), "unknown", []),
+        ({}, "fresh", []),
+        ({"behind_by": 1}, "stale", ["orphaned"]),
+        ({"files": [FILE]}, "stale", ["alert_paths"]),
+        ({"ahead_by": 300}, "unknown", []),
+        ({"files": [FILE] * 300}, "unknown", []),
+        ({"files": None}, "unknown", []),
     ],
 )
 def test_githubs_comparison_stands_in_for_a_history_that_does_not_come(
-    fork, api, hosted, progress, answer, verdict, broken_rules
+    fork, api, hosted, progress, changes, verdict, broken_rules
 ):
-    pin, head = broken(fork)
-    api.on(f"/repos/me/fork/compare/{pin}...{head}", answer)
+    pin, whole = broken(fork, api)
+    api.on(whole, Answer(body=api.take(whole).body | changes))
     policy = dataclasses.replace(POLICY, alert_paths=["src/llama-kv-cache*"])
     found = one(progress, pinned(URL, pin), host=hosted, policy=policy)
     assert (found.verdict, rules(found)) == (verdict, broken_rules)
+
+
+def test_a_comparison_that_stands_in_says_why_and_has_no_groups(fork, api, hosted, progress):
+    pin, _ = broken(fork, api)
+    found = one(progress, pinned(URL, pin), host=hosted)
+    assert "by GitHub's comparison: the history did not come" in found.notes
+    assert (found.drift.history_failed, found.drift.groups) == (True, ())
+
+
+# --- GitHub's comparisons, where no history is here
+
+
+def asked_to_compare(api: Api) -> int:
+    return sum("/compare/" in path for path, _ in api.asked)
+
+
+def names(fork: str = "tiny") -> Path:
+    """The folder of the history that a look at the fork on GitHub fetches."""
+    return git.Remote(fork, URL).cache("names")
+
+
+@pytest.fixture
+def eventful(fork: Moving) -> str:
+    """The pin of a fork that then saw each kind of step."""
+    fork.add("kernel", "ggml/src/ggml-cuda/mmq.cu")
+    pin = fork.add("own", "README.md")
+    upstream_merge(fork)
+    fork.git("mv", "ggml/src/ggml-cuda/mmq.cu", "elsewhere.txt")
+    fork.add("tidy")
+    fork.git("checkout", "--quiet", "-b", "topic")
+    fork.add("words", "docs/a.md")
+    fork.add("flag", "common/arg.cpp")
+    fork.git("checkout", "--quiet", "master")
+    fork.dated("merge", "--no-ff", "topic", "-m", "Merge topic")
+    fork.add("fix flag\n\nbecause", "common/arg.cpp")
+    return pin
+
+
+def told(report: ForkReport) -> list[object]:
+    drift = report.drift
+    groups = [
+        (group.name, [(c.commit, c.subject, c.fix, set(c.files)) for c in group.commits])
+        for group in drift.groups
+    ]
+    return [
+        report.verdict,
+        drift.pin,
+        drift.commits_behind,
+        drift.days_behind,
+        drift.alerts,
+        groups,
+    ]
+
+
+def test_githubs_comparisons_tell_what_the_history_tells(fork, api, hosted, progress, eventful):
+    api.compares("me/fork", fork.path, eventful, fork.git("rev-parse", "HEAD"))
+    policy = dataclasses.replace(POLICY, alert_paths=["*.cu", "src/llama-kv-cache*"])
+    quick = one(progress, pinned(URL, eventful), host=hosted, policy=policy)
+    by_history = one(progress, pinned(fork.url, eventful), policy=policy)
+    assert (quick.drift.compared, by_history.drift.compared) == (True, False)
+    assert told(quick) == told(by_history)
+    assert [group.name for group in quick.drift.groups] == ["kv-cuda", "server", "upstream"]
+
+
+def test_where_github_compares_no_history_is_fetched(fork, api, hosted, progress, eventful):
+    api.compares("me/fork", fork.path, eventful, fork.git("rev-parse", "HEAD"))
+    one(progress, pinned(URL, eventful), host=hosted)
+    assert not names().exists()
+    assert progress.steps == [
+        "ask 1 fork",
+        "ask GitHub how far me/fork has moved",
+        "ask GitHub for the files of 4 steps of me/fork",
+    ]
+
+
+def test_a_change_that_was_taken_back_is_an_alert_all_the_same(fork, api, hosted, progress):
+    pin = fork.add("own", "src/llama-kv-cache.cpp")
+    fork.add("broken", "src/llama-kv-cache.cpp")
+    head = fork.add("own", "src/llama-kv-cache.cpp")
+    api.compares("me/fork", fork.path, pin, head)
+    policy = dataclasses.replace(POLICY, alert_paths=["src/llama-kv-cache*"])
+    found = one(progress, pinned(URL, pin), host=hosted, policy=policy)
+    assert (found.drift.compared, rules(found)) == (True, ["alert_paths"])
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        (
+            "tiny",
+            "by GitHub's comparison; the last merge of mainline is told by the history: "
+            "`builder freshness --all`",
+        ),
+        ("mainline", "by GitHub's comparison"),
+    ],
+)
+def test_a_comparison_says_what_it_does_not_tell(fork, api, hosted, progress, name, note):
+    pin = fork.git("rev-parse", "HEAD")
+    api.on("/repos/me/fork", Answer(body=page("me/fork")))
+    api.compares("me/fork", fork.path, pin, fork.add("work"))
+    (found,) = look(progress, hosted, **{name: pinned(URL, pin)}).forks
+    assert (found.notes, found.drift.upstream) == ((note,), None)
+
+
+def test_the_json_tells_that_a_comparison_told(fork, api, hosted, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    api.compares("me/fork", fork.path, pin, fork.add("work"))
+    shown = json.loads(to_json(look(progress, hosted, tiny=pinned(URL, pin))))
+    drift = shown["forks"][0]["drift"]
+    assert (drift["compared"], drift["history_failed"], shown["schema"]) == (True, False, 1)
+
+
+NO_ANSWERS = {
+    "rate limit used up": Answer(403, {"message": "x"}, {"X-RateLimit-Remaining": "0"}),
+    "gone": Answer(404),
+    "asked to wait": Answer(429, headers={"Retry-After": "3600"}),
+    "server error": Answer(502),
+    "cut": Answer(body={"files": []}, cut=3),
+    "strange": Answer(body={"message": "Server Error"}),
+    "slow": Answer(body={"files": [], "commits": [], "x": "y" * 9000}, drip=True),
+}
+
+
+@pytest.mark.parametrize("answer", NO_ANSWERS.values(), ids=NO_ANSWERS)
+@pytest.mark.parametrize("question", ["whole", "step"])
+def test_where_github_does_not_compare_the_history_tells(
+    fork, api, hosted, progress, monkeypatch, question, answer
+):
+    monkeypatch.setattr(web, "_DEADLINE_S", 0.1)
+    pin = fork.git("rev-parse", "HEAD")
+    fork.add("work")
+    whole, _, step = api.compares("me/fork", fork.path, pin, fork.add("work", "common/arg.cpp"))
+    api.on({"whole": whole, "step": step}[question], answer)
+    found = one(progress, pinned(URL, pin), host=hosted)
+    assert (found.verdict, found.drift.compared, found.drift.commits_behind) == ("fresh", False, 2)
+    assert progress.steps[-1] == f"fetch the history of {URL}"
+
+
+def test_steps_that_are_told_too_slowly_are_not_waited_for(
+    fork, api, hosted, progress, monkeypatch
+):
+    monkeypatch.setattr(freshness_steps, "_PATIENCE_S", 0.1)
+    pin = fork.git("rev-parse", "HEAD")
+    _, step = api.compares("me/fork", fork.path, pin, fork.add("work"))
+    api.on(step, Answer(body=api.take(step).body | {"x": "y" * 9000}, drip=True))
+    begun = time.monotonic()
+    found = one(progress, pinned(URL, pin), host=hosted)
+    assert (found.drift.compared, found.drift.commits_behind) == (False, 1)
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("question", "changes"),
+    [
+        ("whole", {"ahead_by": 251}),
+        ("whole", {"behind_by": 1}),
+        ("whole", {"commits": []}),
+        ("step", {"files": [FILE] * 300}),
+        ("step", {"files": None}),
+    ],
+)
+def test_what_github_tells_in_part_the_history_tells_whole(
+    fork, api, hosted, progress, question, changes
+):
+    pin = fork.git("rev-parse", "HEAD")
+    whole, step = api.compares("me/fork", fork.path, pin, fork.add("work"))
+    path = {"whole": whole, "step": step}[question]
+    api.on(path, Answer(body=api.take(path).body | changes))
+    found = one(progress, pinned(URL, pin), host=hosted)
+    assert (found.verdict, found.drift.compared, found.drift.pin) == ("fresh", False, "on branch")
+
+
+def test_a_merge_of_what_the_pin_has_is_left_to_the_history(fork, api, hosted, progress):
+    first = fork.git("rev-parse", "HEAD")
+    pin = fork.add("own")
+    words = ["-p", pin, "-p", first, "-m", "Merge again"]
+    fork.git("reset", "--hard", fork.git("commit-tree", *words, f"{pin}^{{tree}}"))
+    api.compares("me/fork", fork.path, pin, fork.git("rev-parse", "HEAD"))
+    found = one(progress, pinned(URL, pin), host=hosted)
+    assert (found.drift.compared, found.drift.commits_behind) == (False, 1)
+
+
+def test_where_a_lost_pin_went_the_history_tells(fork, api, hosted, progress):
+    fork.git("checkout", "--quiet", "-b", "rescued")
+    pin = fork.add("lost")
+    fork.git("checkout", "--quiet", "master")
+    api.compares("me/fork", fork.path, pin, fork.add("kept"))
+    found = one(progress, pinned(URL, pin), host=hosted)
+    assert (found.drift.pin, found.drift.elsewhere) == ("orphaned", ("rescued",))
+
+
+def test_more_steps_than_the_quota_allows_are_not_asked_for(fork, api, hosted, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    fork.add("work")
+    head = fork.add("work")
+    api.compares("me/fork", fork.path, pin, head)
+    found = [freshness_steps.steps(hosted, "me/fork", pin, head, n, progress) for n in (1, 2)]
+    assert [one is not None for one in found] == [False, True]
+    assert asked_to_compare(api) == 3
+
+
+def test_without_a_token_the_forks_share_a_part_of_the_hours_60_requests():
+    assert [freshness_steps.most(Github(), forks) for forks in (1, 6)] == [30, 5]
+    assert freshness_steps.most(Github(token="a-token"), 6) == 100  # noqa: S106
+
+
+def test_a_step_is_asked_for_once(fork, api, hosted, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    for _ in range(2):
+        api.compares("me/fork", fork.path, pin, fork.add("work"))
+        one(progress, pinned(URL, pin), host=hosted)
+    assert asked_to_compare(api) == 4  # the whole twice, and each of the two steps
+
+
+def test_with_all_it_is_the_history_that_tells(fork, api, hosted, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    api.compares("me/fork", fork.path, pin, fork.add("work"))
+    everything = Pins(policy=POLICY, forks={"tiny": pinned(URL, pin)}, bases={}, variants={})
+    (found,) = freshness.look(everything, ["tiny"], hosted, progress, whole=True).forks
+    assert (found.drift.compared, asked_to_compare(api)) == (False, 0)
+
+
+def test_where_a_history_is_here_github_need_not_compare(fork, api, hosted, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    fork.add("work")
+    one(progress, pinned(URL, pin), host=hosted)
+    api.asked.clear()
+    api.compares("me/fork", fork.path, pin, fork.add("work"))
+    found = one(progress, pinned(URL, pin), host=hosted)
+    assert (found.drift.commits_behind, asked_to_compare(api)) == (2, 0)
+
+
+def test_a_history_that_did_not_come_is_no_history(fork, api, hosted, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    middle = fork.add("lost")
+    head = fork.add("work")
+    answers = dict.fromkeys(api.compares("me/fork", fork.path, pin, head))
+    answers = {path: api.answers.pop(path) for path in answers}
+    lose(fork, middle)
+    assert one(progress, pinned(URL, pin), host=hosted).verdict == "unknown"
+    assert names().exists()
+    api.answers.update(answers)
+    found = one(progress, pinned(URL, pin), host=hosted).drift
+    assert (found.compared, found.history_failed) == (True, False)
+
+
+# --- A history that is here
+
+
+def test_a_history_that_holds_the_head_is_not_fetched_again(fork, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    middle = fork.add("work", "common/arg.cpp")
+    fork.add("work")
+    first, second = (one(progress, pinned(fork.url, start)) for start in (pin, middle))
+    assert [found.drift.commits_behind for found in (first, second)] == [2, 1]
+    assert progress.steps.count(f"fetch the history of {fork.url}") == 1
+
+
+def test_a_head_that_was_rewound_is_not_taken_for_the_one_that_is_here(fork, progress):
+    start = fork.git("rev-parse", "HEAD")
+    fork.add("second")
+    pin = fork.add("third")
+    assert one(progress, pinned(fork.url, start)).verdict == "fresh"
+    fork.git("reset", "--hard", "HEAD~1")
+    fork.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    assert one(progress, pinned(fork.url, pin)).drift.pin == "orphaned"
+
+
+def test_a_history_that_cannot_be_read_is_fetched(fork, progress):
+    pin = fork.git("rev-parse", "HEAD")
+    fork.add("work")
+    one(progress, pinned(fork.url, pin))
+    cache = git.Remote("tiny", fork.url).cache("names")
+    for pack in (cache / "objects" / "pack").iterdir():
+        pack.unlink()
+    assert one(progress, pinned(fork.url, pin)).drift.commits_behind == 1
 
 
 # --- Several forks

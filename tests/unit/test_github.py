@@ -1,5 +1,6 @@
 """GitHub's API: followed, cached, refused and broken, each said as what it is."""
 
+import copy
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -7,8 +8,9 @@ from email.utils import formatdate
 import pytest
 
 from builder import github, web
+from builder.commits import Commit
 from builder.errors import RefNotFoundError, RemoteUnavailableError
-from builder.github import Comparison, Github, Page
+from builder.github import Github, Page
 from tests import github_api
 from tests.github_api import Answer, Api, page
 
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("private_cache")
 
 PIN, HEAD = "a" * 40, "b" * 40
 COMPARE = f"/repos/me/fork/compare/{PIN}...{HEAD}"
+STEP = f"{COMPARE}?per_page=1"
 FINE = Page("https://github.com/me/fork", "master", archived=False)
 
 
@@ -32,15 +35,29 @@ def host(api: Api) -> Github:
 
 
 def compared(ahead: int, behind: int = 0, *, listed: int | None = None, files: int = 1) -> Answer:
-    count = ahead if listed is None else listed
-    dates = [f"2026-05-{1 + day % 28:02d}T00:00:00Z" for day in range(count)]
+    """A comparison in GitHub's shape: a commit a day, each the next one's parent."""
+    shas = [PIN, *(f"{number:040x}" for number in range(1, ahead)), HEAD]
+    commits = [
+        {
+            "sha": sha,
+            "commit": {
+                "message": f"step {day}",
+                "committer": {"name": "GitHub", "date": f"2026-05-{1 + day % 28:02d}T00:00:00Z"},
+            },
+            "parents": [{"sha": shas[day]}],
+        }
+        for day, sha in enumerate(shas[1:])
+    ]
     body = {
         "ahead_by": ahead,
         "behind_by": behind,
-        "commits": [{"commit": {"committer": {"date": date}}} for date in dates],
-        "files": [{"filename": f"src/{number}.cpp"} for number in range(files)],
+        "commits": commits[:listed],
+        "files": [
+            {"filename": f"src/{number}.cpp", "status": "modified", "patch": "@@ -1 +1 @@"}
+            for number in range(files)
+        ],
     }
-    return Answer(body=body)
+    return Answer(body=body, headers={"ETag": '"1"'})
 
 
 @pytest.mark.parametrize(
@@ -201,10 +218,63 @@ def test_a_host_that_does_not_listen_is_unavailable():
         Github(api="http://127.0.0.1:1").page("me/fork")
 
 
-def test_a_comparison_tells_the_distance_the_date_and_the_files(api, host):
+def test_a_comparison_tells_the_distance_and_the_files(api, host):
     api.on(COMPARE, compared(3))
     found = host.compare("me/fork", PIN, HEAD)
-    assert found == Comparison(3, 0, "2026-05-03T00:00:00Z", ("src/0.cpp",))
+    assert (found.ahead, found.lost, found.files) == (3, 0, ("src/0.cpp",))
+
+
+def test_a_comparison_tells_the_commits_the_head_last(api, host):
+    api.on(COMPARE, compared(2))
+    first, last = host.compare("me/fork", PIN, HEAD).commits
+    assert first.commit == f"{1:040x}"
+    assert last == Commit(HEAD, (f"{1:040x}",), "2026-05-02T00:00:00Z", "GitHub", "step 1")
+
+
+@pytest.mark.parametrize(
+    ("message", "subject"),
+    [
+        ("fix a\n\nbecause", "fix a"),
+        ("\nfix a\nand b\n \nbecause", "fix a and b"),
+        ("", ""),
+        ("x\x1b[2Jy", "x�[2Jy"),
+    ],
+)
+def test_a_compared_commit_has_the_subject_that_git_gives_it(api, host, message, subject):
+    answer = compared(1)
+    answer.body["commits"][0]["commit"]["message"] = message
+    api.on(COMPARE, answer)
+    assert host.compare("me/fork", PIN, HEAD).commits[0].subject == subject
+
+
+def test_a_file_that_was_moved_is_told_by_both_its_names(api, host):
+    answer = compared(1)
+    moved = {"filename": "b.cu", "status": "renamed", "previous_filename": "a.cu"}
+    answer.body["files"] = [moved]
+    api.on(COMPARE, answer)
+    assert set(host.compare("me/fork", PIN, HEAD).files) == {"a.cu", "b.cu"}
+
+
+def test_a_file_that_was_copied_leaves_the_other_as_it_was(api, host):
+    answer = compared(1)
+    answer.body["files"] = [{"filename": "b", "status": "copied", "previous_filename": "a"}]
+    api.on(COMPARE, answer)
+    assert host.compare("me/fork", PIN, HEAD).files == ("b",)
+
+
+def test_a_files_name_cannot_move_the_terminals_cursor(api, host):
+    answer = compared(1)
+    answer.body["files"][0]["filename"] = "x\x1b[2Jy"
+    api.on(COMPARE, answer)
+    assert host.compare("me/fork", PIN, HEAD).files == ("x�[2Jy",)
+
+
+@pytest.mark.parametrize("files", [None, {}, ""])
+def test_files_that_are_not_listed_are_not_known(api, host, files):
+    answer = compared(1)
+    answer.body["files"] = files
+    api.on(COMPARE, answer)
+    assert host.compare("me/fork", PIN, HEAD).files is None
 
 
 def test_a_comparison_tells_what_a_force_push_dropped(api, host):
@@ -212,17 +282,68 @@ def test_a_comparison_tells_what_a_force_push_dropped(api, host):
     assert host.compare("me/fork", PIN, HEAD).lost == 2
 
 
-def test_a_comparison_that_lists_only_a_part_has_no_date_and_no_files(api, host):
+def test_a_comparison_that_lists_only_a_part_has_no_commits_and_no_files(api, host):
     api.on(COMPARE, compared(456, listed=250, files=300))
     found = host.compare("me/fork", PIN, HEAD)
-    assert (found.ahead, found.date, found.files) == (456, None, None)
+    assert (found.ahead, found.commits, found.files) == (456, None, None)
 
 
-@pytest.mark.parametrize("body", [{}, {"commits": 1, "ahead_by": 1, "behind_by": 0}])
-def test_a_comparison_of_another_shape_is_unavailable(api, host, body):
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (["commits"], 1),
+        (["ahead_by"], None),
+        (["behind_by"], "few"),
+        (["files", 0], "a.cpp"),
+        (["files", 0], {"filename": "b", "status": "renamed"}),
+        (["commits", 0, "sha"], "../../secrets"),
+        (["commits", 0, "parents", 0, "sha"], PIN[:39]),
+        (["commits", 0, "commit", "committer"], None),
+        (["commits", 0, "commit", "committer", "date"], "2026-05-01"),
+    ],
+)
+def test_a_comparison_of_another_shape_is_unavailable(api, host, place, value):
+    body = copy.deepcopy(compared(1).body)
+    *way, last = place
+    inner = body
+    for step in way:
+        inner = inner[step]
+    inner[last] = value
     api.on(COMPARE, Answer(body=body))
     with pytest.raises(RemoteUnavailableError, match="shape"):
         host.compare("me/fork", PIN, HEAD)
+
+
+def test_two_commits_are_compared_once(api, host):
+    api.on(COMPARE, compared(3))
+    assert host.compare("me/fork", PIN, HEAD) == host.compare("me/fork", PIN, HEAD)
+    assert len(api.asked) == 1
+
+
+def test_no_patches_are_kept(api, host, private_cache):
+    api.on(COMPARE, compared(1))
+    host.compare("me/fork", PIN, HEAD)
+    (kept,) = (private_cache / "github").iterdir()
+    assert "@@" not in kept.read_text()
+
+
+def test_what_a_commit_changes_is_its_comparison_with_a_parent(api, host):
+    api.on(STEP, compared(400, listed=1, files=2))
+    assert host.changed("me/fork", PIN, HEAD) == ("src/0.cpp", "src/1.cpp")
+
+
+@pytest.mark.parametrize("files", [300, 0])
+def test_files_of_a_commit_are_told_whole_or_not_at_all(api, host, files):
+    answer = compared(1, files=files)
+    api.on(STEP, answer if files else Answer(body={"ahead_by": 1}))
+    with pytest.raises(RemoteUnavailableError, match="does not list all"):
+        host.changed("me/fork", PIN, HEAD)
+
+
+def test_files_of_a_commit_in_another_shape_are_unavailable(api, host):
+    api.on(STEP, Answer(body={"files": [{"name": "a.cpp"}]}))
+    with pytest.raises(RemoteUnavailableError, match="shape"):
+        host.changed("me/fork", PIN, HEAD)
 
 
 def test_the_environment_names_the_api_and_gives_the_token(monkeypatch):
