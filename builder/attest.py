@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder import (
+    attestations,
     cosign,
     image_contents,
     paths,
@@ -71,12 +72,15 @@ def attach(
     pins: Pins,
     signer: cosign.Signer | None,
     progress: Progress,
+    *,
+    results: Path | None = None,
 ) -> list[Attachment]:
     """Attach everything to a release whose image is in the registry, and on the engine.
 
-    What is there already stays as it is. `signer` None: nothing is signed. Raises UsageError when
-    the source or the key cannot be had, EngineError without cosign, RefNotFoundError when the
-    registry lacks the image, RemoteUnavailableError.
+    What is there already stays as it is. `signer` None: nothing is signed. `results` is the folder
+    under which the build has kept what BuildKit states of the image, None: nothing of that goes
+    with it. Raises UsageError when the source or the key cannot be had, EngineError without cosign,
+    RefNotFoundError when the registry lacks the image, RemoteUnavailableError.
     """
     program = cosign.require(signer) if signer else None
     with RegistryClient(release.repository) as repository:
@@ -84,7 +88,8 @@ def attach(
         if subject is None:
             raise RefNotFoundError(f"{release.repository} has no {release.digest}")
         with _packed(pins, release, progress) as archive:
-            made = _documents(client, release, pins, archive, progress)
+            kept = attestations.read(results, release.receipt.image_id) if results else {}
+            made = _documents(client, release, pins, archive, kept, progress)
             progress.step("attach source, parts, provenance and evidence")
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             there = referrers.attach(repository, subject, made.artifacts, now)
@@ -155,7 +160,12 @@ def _packed(pins: Pins, release: Release, progress: Progress) -> Iterator[Path]:
 
 
 def _documents(
-    client: "DockerClient", release: Release, pins: Pins, archive: Path, progress: Progress
+    client: "DockerClient",
+    release: Release,
+    pins: Pins,
+    archive: Path,
+    buildkits: Mapping[str, bytes],
+    progress: Progress,
 ) -> _Documents:
     progress.step("list what the image is made of")
     contents = image_contents.read(client, f"{release.repository}@{release.digest}")
@@ -175,16 +185,18 @@ def _documents(
         _json(AUDIT, "application/json", release.audit),
         _json(SMOKE, "application/json", release.smoke),
     ]
-    beside = {one.name: one.sha256 for one in (source_of, listed, *evidence)}
+    theirs = [Document(name, provenance.MEDIA_TYPE, one) for name, one in buildkits.items()]
+    beside = {one.name: one.sha256 for one in (source_of, listed, *evidence, *theirs)}
     stated = provenance.statement(
         release.repository, release.digest, release.receipt, url=url, beside=beside
     )
+    ours = _json(PROVENANCE, provenance.MEDIA_TYPE, stated)
     return _Documents(
         artifacts=[
             Artifact(SOURCE, [source_of]),
             Artifact(sbom.MEDIA_TYPE, [listed]),
             Artifact(EVIDENCE, evidence),
-            Artifact(provenance.MEDIA_TYPE, [_json(PROVENANCE, provenance.MEDIA_TYPE, stated)]),
+            Artifact(provenance.MEDIA_TYPE, [ours, *theirs]),
         ],
         predicates={provenance.PREDICATE: stated["predicate"], sbom.PREDICATE: parts},
     )

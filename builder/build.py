@@ -1,6 +1,7 @@
 """From a pin to an image on the engine, with a receipt."""
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import (
+    attestations,
     base_images,
     buildx,
     ccache_dir,
@@ -28,12 +30,14 @@ from builder import (
     tree_checks,
 )
 from builder import plan as plans
+from builder.errors import EngineError
 from builder.model import BaseImage, Pins, Receipt
 from builder.plan import Plan, PlannedBase
 from builder.progress import Progress
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.images import Image
 
 _REMEMBERED = 20
 """Receipts that are looked through for how long a build takes."""
@@ -123,37 +127,64 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
             else contextlib.nullcontext()
         ):
             built = buildx.build(order, log, progress, _paces(results, recipe))
-    image = ready.client.images.get(built.image_id)
-    earlier = receipt.of_image(results, str(image.id))
-    compressed = earlier.compressed_bytes if earlier else 0
-    if earlier is None and not request.trial:
-        progress.step("measure the compressed size")
-        compressed = layer_sizes.compressed(image)
-    made = Receipt(
-        variant=request.variant,
-        fork=everything.variants[request.variant].fork,
-        ref=tree.ref,
-        commit=tree.commit,
-        commit_claimed=tree.claimed,
-        source=tree.origin,
-        build_number=tree.build_number or 0,
-        image=order.tags[0],
-        image_id=str(image.id),
-        size_bytes=int(image.attrs["Size"]),
-        compressed_bytes=compressed,
-        bases=images,
-        dockerfile_sha256=recipe.sha256,
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        duration_s=round(time.monotonic() - started, 2),
-        stages=built.stages,
-        ccache=built.ccache,
-        log=str(log),
-        ccache_dir=str(request.ccache_dir) if request.ccache_dir else None,
-        pace=built.pace,
-    )
-    if not request.trial:
-        receipt.write(made, results)
+        image = _image(ready.client, built)
+        made = Receipt(
+            variant=request.variant,
+            fork=everything.variants[request.variant].fork,
+            ref=tree.ref,
+            commit=tree.commit,
+            commit_claimed=tree.claimed,
+            source=tree.origin,
+            build_number=tree.build_number or 0,
+            image=order.tags[0],
+            image_id=str(image.id),
+            size_bytes=int(image.attrs["Size"]),
+            compressed_bytes=_compressed(image, request, results, progress),
+            bases=images,
+            dockerfile_sha256=recipe.sha256,
+            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            duration_s=round(time.monotonic() - started, 2),
+            stages=built.stages,
+            ccache=built.ccache,
+            log=str(log),
+            ccache_dir=str(request.ccache_dir) if request.ccache_dir else None,
+            pace=built.pace,
+        )
+        if not request.trial:
+            receipt.write(made, results)
+            if request.builder is None:
+                just_built = attestations.Image(made.image_id, built.config)
+                _keep_attestations(ready, just_built, results, progress)
     return made
+
+
+def _image(client: "DockerClient", built: buildx.Built) -> "Image":
+    """The classic image store names an image by its configuration, containerd's by its manifest."""
+    for name in filter(None, (built.digest, built.config)):
+        found = engine.find_image(client, name)
+        if found is not None:
+            return found
+    raise EngineError("BuildKit built an image that the engine does not hold", why=built.digest)
+
+
+def _keep_attestations(
+    ready: Prepared, image: attestations.Image, results: Path, progress: Progress
+) -> None:
+    # By one name, as an archive lists the image once a name; and by the release's, which the
+    # statements then have: the one of --tag may have a host in it.
+    order = dataclasses.replace(ready.order, tags=[f"{tags.REPOSITORY}:{ready.name}"])
+    log = results / "build" / "logs" / f"{ready.name}.attestations.log"
+    attestations.keep(ready.client, order, image, results, log, progress)
+
+
+def _compressed(image: "Image", request: Request, results: Path, progress: Progress) -> int:
+    earlier = receipt.of_image(results, str(image.id))
+    if earlier:
+        return earlier.compressed_bytes
+    if request.trial:
+        return 0
+    progress.step("measure the compressed size")
+    return layer_sizes.compressed(image)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import dataclasses
 import json
+import os
 import re
 import signal
 import subprocess
@@ -51,6 +53,7 @@ _UNCACHEABLE = {
     "unsupported_environment_variable",
     "unsupported_source_language",
 }
+_ANEW = "CCACHE_RECACHE"
 _COMPILES = re.compile(r"\[build \d+/\d+\] RUN ")
 _BASE_IMAGE = re.compile(r"\[internal\] load metadata for (\S+)")
 _BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another base with --base"
@@ -68,8 +71,10 @@ class Order:
     """One build, as the command line of buildx says it.
 
     `archive`: the image goes into this OCI archive, its files' times no later than
-    SOURCE_DATE_EPOCH, and not into the engine. `alone`: a word that no other build has. BuildKit
-    lets builds that run at the same time share equal steps, with --no-cache too; not with this one.
+    SOURCE_DATE_EPOCH, and not into the engine. `attestations` are options of --attest: they lie in
+    the archive too, and the image is to the byte the one that the engine would get. `alone`: a word
+    that no other build has. BuildKit lets builds that run at the same time share equal steps, with
+    --no-cache too; not with this one.
     """
 
     dockerfile: Path
@@ -81,6 +86,7 @@ class Order:
     no_cache: bool = False
     builder: str | None = None
     archive: Path | None = None
+    attestations: tuple[str, ...] = ()
     alone: str | None = None
 
 
@@ -106,35 +112,67 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A finished build; `ccache` is None, `pace` empty when nothing was compiled."""
+    """A finished build; `ccache` is None, `pace` empty when nothing was compiled.
 
-    image_id: str
+    `digest` is that of what was made, an image's manifest or an index; `config` that of the image's
+    configuration, empty for an index. The engine's image ID is one of them, by its image store.
+    """
+
+    digest: str
+    config: str
     stages: list[Stage]
     ccache: CacheStats | None
     pace: list[float]
 
 
-def command(order: Order, id_file: Path) -> list[str]:
-    """The command line of a build; any buildx builder may run it."""
-    words = ["docker", "buildx", "build", "--progress=rawjson", "--provenance=false"]
-    # The option is a line of CSV, and a folder may have a comma in its name.
-    words += (
-        [f'--output=type=oci,"dest={order.archive}",rewrite-timestamp=true']
-        if order.archive
-        else ["--load"]
+def attested(order: Order, archive: Path, scanner: str | None) -> Order:
+    """The build once more, into an archive with what BuildKit states of it.
+
+    Every step is in BuildKit's cache after the build itself. `scanner` is the image that makes the
+    SBOM, None: there is none.
+    """
+    # mode=max would name each build argument and step. buildx adds the proxies of Docker's
+    # config.json to the arguments, and their passwords are published with them; JOBS and CCACHE_ID
+    # are of the machine too. Seen with buildx 0.13.1 on Docker 26.1.5.
+    wanted = ["type=provenance,mode=min"]
+    wanted += [f"type=sbom,generator={scanner}"] if scanner else []
+    # The argument, and not --no-cache: else the compile step is another one, or runs again.
+    anew = {_ANEW: "1"} if order.no_cache else {}
+    return dataclasses.replace(
+        order,
+        arguments=order.arguments | anew,
+        no_cache=False,
+        archive=archive,
+        attestations=tuple(wanted),
     )
+
+
+def command(order: Order, metadata: Path) -> list[str]:
+    """The command line of a build that any buildx builder may run; digests go to `metadata`."""
+    words = ["docker", "buildx", "build", "--progress=rawjson"]
+    words += [f"--attest={one}" for one in order.attestations] or ["--provenance=false"]
+    words += _output(order)
     words += [f"--builder={order.builder}"] if order.builder else []
     # BuildKit's --no-cache throws the step's cache mount away (moby/buildkit#1092); ccache is told
     # too, for builders that do not.
-    words += ["--no-cache", "--build-arg=CCACHE_RECACHE=1"] if order.no_cache else []
+    words += ["--no-cache", f"--build-arg={_ANEW}=1"] if order.no_cache else []
     # A name in /etc/hosts while a step runs: part of the step, and of nothing that it makes.
     words += [f"--add-host={order.alone}.invalid:127.0.0.1"] if order.alone else []
-    words += [f"--iidfile={id_file}", f"--file={order.dockerfile}"]
+    words += [f"--metadata-file={metadata}", f"--file={order.dockerfile}"]
     words += [f"--build-context=source={order.source}"]
     words += [f"--build-arg={name}={value}" for name, value in order.arguments.items()]
     words += [f"--label={name}={value}" for name, value in order.labels.items()]
     words += [f"--tag={tag}" for tag in order.tags]
     return [*words, str(order.context)]
+
+
+def _output(order: Order) -> list[str]:
+    if order.archive is None:
+        return ["--load"]
+    # With times rewritten it would be another image than the one that the statements must be of.
+    times = "" if order.attestations else ",rewrite-timestamp=true"
+    # The option is a line of CSV, and a folder may have a comma in its name.
+    return [f'--output=type=oci,"dest={order.archive}"{times}']
 
 
 def build(
@@ -145,11 +183,13 @@ def build(
     Raises BuildFailedError with the first error, EngineError when BuildKit was not reached,
     ArchiveRefusedError when the builder writes no archives.
     """
-    id_file = order.dockerfile.with_name("image-id")
+    metadata = order.dockerfile.with_name("build.json")
     run = _Run(known)
-    _through(command(order, id_file), run, log, progress)
+    _through(command(order, metadata), run, log, progress)
+    told = json.loads(metadata.read_text(encoding="utf-8"))
     return Built(
-        image_id=id_file.read_text(encoding="utf-8").strip(),
+        digest=str(told.get("containerimage.digest", "")),
+        config=str(told.get("containerimage.config.digest", "")),
         stages=list(run.stages.values()),
         ccache=_ccache(run.statistics),
         pace=run.pace if plan.whole(run.pace) else [],
@@ -168,10 +208,17 @@ def helper(order: Order, words: list[str], log: Path) -> None:
 
 def _through(words: list[str], run: _Run, log: Path, progress: Progress) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
+    # Else every attestation names the remote of a git repository around the cache's folder:
+    # https://docs.docker.com/build/building/variables/#buildx_git_info
+    environment = os.environ | {"BUILDX_GIT_INFO": "0"}
     with (
         log.open("w", encoding="utf-8") as file,
         subprocess.Popen(
-            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            words,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         ) as process,
         _ended(process),
     ):

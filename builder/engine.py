@@ -50,6 +50,16 @@ def find_image(client: "DockerClient", reference: str) -> "Image | None":
         return None
 
 
+def has_containerd_store(client: "DockerClient") -> bool:
+    """Whether its images lie in containerd's store, which keeps manifests and indexes.
+
+    https://docs.docker.com/engine/storage/containerd/. Raises EngineError.
+    """
+    with engine_errors("say how it stores images"):
+        status = client.info().get("DriverStatus") or []
+    return ["driver-type", "io.containerd.snapshotter.v1"] in status
+
+
 def untag(client: "DockerClient", tag: str) -> None:
     """Take a name from an image, and remove the image if it was its last.
 

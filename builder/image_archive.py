@@ -3,15 +3,18 @@
 import contextlib
 import json
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from builder.errors import EngineError
 
-# BuildKit's attestations lie beside the image that they are about.
+# BuildKit's attestations lie beside the image that they are about:
+# https://docs.docker.com/build/metadata/attestations/attestation-storage/
 _ATTESTATION = "vnd.docker.reference.type"
+_ABOUT = "vnd.docker.reference.digest"
+_PREDICATE = "in-toto.io/predicate-type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +22,16 @@ class Archive:
     """An image of one platform. `manifest` is its manifest's digest, None where there is none.
 
     `layers` are their names in the archive, lowest first; a blob's name says its content.
+    `config_digest` is that of `config`, None where nobody says it. `statements` are what BuildKit
+    states of the image: the type of an in-toto predicate → the whole statement.
     """
 
     path: Path
     manifest: str | None
     config: dict[str, Any]
     layers: tuple[str, ...]
+    config_digest: str | None = None
+    statements: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @contextlib.contextmanager
     def layer(self, name: str) -> Iterator[IO[bytes]]:
@@ -53,21 +60,38 @@ def read(path: Path) -> Archive:
 
 def _oci(path: Path, archive: tarfile.TarFile) -> Archive:
     digest = ""
+    beside: list[dict[str, Any]] = []
     document = _json(archive, "index.json")
     while "manifests" in document:
-        (one,) = (
-            one
-            for one in document["manifests"]
-            if _ATTESTATION not in (one.get("annotations") or {})
-        )
-        digest = one["digest"]
+        beside = [one for one in document["manifests"] if _ATTESTATION in _annotations(one)]
+        (image,) = (one for one in document["manifests"] if one not in beside)
+        digest = image["digest"]
         document = _json(archive, _blob(digest))
+    about = [one for one in beside if _annotations(one).get(_ABOUT) == digest]
     return Archive(
         path=path,
         manifest=digest,
         config=_json(archive, _blob(document["config"]["digest"])),
         layers=tuple(_blob(layer["digest"]) for layer in document["layers"]),
+        config_digest=document["config"]["digest"],
+        statements={kind: content for one in about for kind, content in _statements(archive, one)},
     )
+
+
+def _statements(
+    archive: tarfile.TarFile, described: Mapping[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    if _annotations(described)[_ATTESTATION] != "attestation-manifest":
+        return
+    for layer in _json(archive, _blob(described["digest"]))["layers"]:
+        kind = _annotations(layer).get(_PREDICATE)
+        if kind:
+            with _member(archive, _blob(layer["digest"])) as file:
+                yield kind, file.read()
+
+
+def _annotations(described: Mapping[str, Any]) -> Mapping[str, str]:
+    return described.get("annotations") or {}
 
 
 def _saved(path: Path, archive: tarfile.TarFile) -> Archive:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from builder import attest, referrers, registry, tags
+from builder import attest, attestations, referrers, registry, tags
 from builder.errors import RefNotFoundError, RemoteUnavailableError
 from builder.progress import Progress
 from builder.record import Attachment
@@ -14,7 +14,7 @@ from builder.rule.labels import RECIPE, REVISION, VARIANT, VERSION
 if TYPE_CHECKING:
     from builder.registry_client import Manifest, RegistryClient
 
-SMALL = (attest.SBOM, attest.PROVENANCE, attest.AUDIT, attest.SMOKE)
+SMALL = (attest.SBOM, attest.PROVENANCE, attest.AUDIT, attest.SMOKE, *attestations.NAMES)
 """The files that are read; the source archive is only seen to be there."""
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from builder import attest, provenance
+from builder import attest, attestations, provenance
 from builder.claim.subject import SHOWN, Claimed, unproven
 from builder.probe.finding import Finding
 
@@ -29,6 +29,9 @@ def sbom(claimed: Claimed) -> Finding:
     own = [_at(one, "versionInfo") for one in packages if _at(one, "SPDXID") == "SPDXRef-image"]
     if own != [claimed.image.digest]:
         return Finding("sbom", "fail", _SBOM, f"it is of {str(own)[:_MOST]}")
+    fault = _buildkits("sbom", _SBOM, claimed, attestations.SBOM)
+    if fault:
+        return fault
     return Finding("sbom", "pass", _SBOM, f"{len(packages)} packages")
 
 
@@ -45,7 +48,8 @@ def statement(claimed: Claimed) -> Finding:
     subjects = [_at(one, "digest", "sha256") for one in _at(found, "subject") or []]
     if image.digest.removeprefix("sha256:") not in subjects:
         return Finding(name, "fail", _PROVENANCE, f"it is of {str(subjects)[:_MOST]}")
-    return Finding(name, "pass", _PROVENANCE, "it is")
+    fault = _buildkits(name, _PROVENANCE, claimed, attestations.PROVENANCE)
+    return fault or Finding(name, "pass", _PROVENANCE, "it is")
 
 
 def attestation(claimed: Claimed) -> Finding:
@@ -85,17 +89,37 @@ def _beside(claim: str, expected: str, claimed: Claimed, name: str) -> Finding |
         return Finding(claim, "fail", expected, f"{name}: {image.broken[name]}")
     if name not in image.sums:
         return unproven(claim, expected, f"no {name} goes with it")
-    stated = image.documents.get(attest.PROVENANCE)
-    if stated is None:
+    if attest.PROVENANCE not in image.documents:
         return unproven(claim, expected, "no provenance names it")
-    named = {
-        _at(one, "name"): _at(one, "digest", "sha256")
-        for one in _at(stated, "predicate", "runDetails", "byproducts") or []
-    }
+    named = _named(claimed)
     if named.get(name) != image.sums[name]:
         other = f"{name} is {image.sums[name][:12]}…, the provenance names {named.get(name)}"
         return Finding(claim, "fail", expected, other)
     return None
+
+
+def _buildkits(claim: str, expected: str, claimed: Claimed, name: str) -> Finding | None:
+    """What is wrong with a statement of BuildKit's, which not every image has; None: nothing.
+
+    Its subject is the manifest that BuildKit would have pushed, with layers in another compression:
+    that it is of this image is what the builder has seen, and what the provenance vouches for.
+    """
+    if name not in {*claimed.image.sums, *_named(claimed)}:
+        return None
+    fault = _beside(claim, expected, claimed, name)
+    if fault:
+        return fault
+    kind = str(_at(claimed.image.documents[name], "predicateType"))
+    if not kind.startswith(attestations.NAMES[name]):
+        return Finding(claim, "fail", expected, f"{name} states {kind[:_MOST]}")
+    return None
+
+
+def _named(claimed: Claimed) -> dict[Any, Any]:
+    """The documents that the provenance names: name → SHA-256."""
+    stated = claimed.image.documents.get(attest.PROVENANCE)
+    byproducts = _at(stated, "predicate", "runDetails", "byproducts") or []
+    return {_at(one, "name"): _at(one, "digest", "sha256") for one in byproducts}
 
 
 _MOST = 80

@@ -77,7 +77,7 @@ def nightly(
                 everything,
                 night.Request(name, repository, ref, pinned, ccache_dir, restart),
                 folder,
-                stages.nightly(host, signing),
+                stages.nightly(host, signing, paths.results(file)),
             )
             for name in names
         ]

@@ -95,7 +95,7 @@ def publish(
         _show_plan(publishes.plan(request, folder), json=json)
         return
     with console.progress() as progress:
-        release = publishes.publish(request, stages.publishing(signing), folder, progress)
+        release = publishes.publish(request, stages.publishing(signing, results), folder, progress)
     _show(release, json=json)
 
 

@@ -57,8 +57,11 @@ def bisecting() -> "BisectStages":
     )
 
 
-def publishing(signer: "Signer | None" = None) -> "PublishStages":
-    """Audit and smoke of what was pulled back from a registry, and what goes with it there."""
+def publishing(signer: "Signer | None", results: Path) -> "PublishStages":
+    """Audit and smoke of what was pulled back from a registry, and what goes with it there.
+
+    Under `results` lies what the build has kept of it.
+    """
     from builder import attest, engine, publish
     from builder import audit as audits
     from builder import smoke as smokes
@@ -72,13 +75,13 @@ def publishing(signer: "Signer | None" = None) -> "PublishStages":
         ),
         gpu=publish.gpu,
         attach=lambda pins, release, progress: attest.attach(
-            engine.connect(), release, pins, signer, progress
+            engine.connect(), release, pins, signer, progress, results=results
         ),
     )
 
 
-def nightly(host: "Github", signer: "Signer | None") -> "NightStages":
-    """All that a night does to the world."""
+def nightly(host: "Github", signer: "Signer | None", results: Path) -> "NightStages":
+    """All that a night does to the world. Under `results` lies what its builds keep."""
     from builder import freshness, night_release, propose
     from builder.nightly import Stages
 
@@ -88,7 +91,7 @@ def nightly(host: "Github", signer: "Signer | None") -> "NightStages":
     return Stages(
         look=look,
         proving=proving(),
-        publish=night_release.publisher(publishing(signer)),
+        publish=night_release.publisher(publishing(signer, results)),
         promote=night_release.promote,
         propose=lambda case, move, release, progress: propose.propose(
             case.file, move, release, threads(host), case.results, progress

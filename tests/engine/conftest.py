@@ -1,18 +1,25 @@
 """What tests on the real engine share besides the engine and the image."""
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from docker import DockerClient
 
-from builder import container
+from builder import bootstrap, container, render
+from builder.model import Pins
+from builder.progress import Silent
 from tests import releasing
 from tests.docker_registry import DockerRegistry
+from tests.engine.second_engine import load, second_engine
 from tests.registry_proxy import Proxy, in_front_of
+
+COMPILERS = "turboquant-test:compilers"
 
 
 @pytest.fixture
@@ -82,3 +89,46 @@ def publisher(
 def proxy(registry: DockerRegistry) -> Iterator[Proxy]:
     with in_front_of(registry) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def cpu_base(engine: DockerClient, real_pins: Pins) -> str:
+    recipe = real_pins.bases["debian-trixie"].bootstrap
+    assert recipe is not None
+    return bootstrap.ensure(engine, recipe.devel, Silent())[0]
+
+
+@pytest.fixture(scope="module")
+def compilers(
+    engine: DockerClient, real_pins: Pins, cpu_base: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The devel stage as an image: what it installs need not be installed for each build here."""
+    folder = tmp_path_factory.mktemp("compilers")
+    (folder / "Dockerfile").write_text(render.render(real_pins, "mainline-cpu").text)
+    words = ["--load", "--provenance=false", "--target=devel", f"--tag={COMPILERS}"]
+    words += [f"--build-arg={role}_IMAGE={cpu_base}" for role in ("DEVEL", "RUNTIME")]
+    subprocess.run(["docker", "buildx", "build", *words, folder], check=True, capture_output=True)
+    yield COMPILERS
+    engine.images.remove(COMPILERS)
+
+
+@pytest.fixture(scope="module")
+def store(engine: DockerClient, cpu_base: str, compilers: str) -> Iterator[str]:
+    """The address of an engine with the containerd image store and both base images."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        second_engine(
+            engine, cpu_base, Path(folder), features={"containerd-snapshotter": True}
+        ) as address,
+    ):
+        load(engine, address, cpu_base)
+        load(engine, address, compilers)
+        yield address
+
+
+@pytest.fixture
+def compiled_pins(private_cache: Path, tiny_pins: Path, compilers: str) -> Path:  # noqa: ARG001
+    """The tiny project's pins, to be built on the image that has the compilers."""
+    text = tiny_pins.read_text(encoding="utf-8")
+    tiny_pins.write_text(re.sub(r"(?m)^devel_packages = .*", "devel_packages = []", text))
+    return tiny_pins

@@ -3,24 +3,16 @@
 import json
 import os
 import re
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from docker import DockerClient
 
-from builder import bootstrap, render
-from builder.model import Pins
-from builder.progress import Silent
 from tests.conftest import SAMPLES, Repository, builder
-from tests.engine.second_engine import load, second_engine
+from tests.engine.conftest import COMPILERS
 
 pytestmark = pytest.mark.engine
 
-COMPILERS = "turboquant-test:compilers"
 BACKEND = "/opt/llama/libggml-cpu.so"
 # coreutils' date knows no SOURCE_DATE_EPOCH, as CMake's and the compiler's do.
 CLOCK = """
@@ -35,49 +27,6 @@ endif()
 """
 DATED_BACKEND = 'const char *ggml_backend_built(void) { return __DATE__ " " __TIME__; }\n'
 CLOCK_BACKEND = "const char *ggml_backend_built(void) { return NOW; }\n"
-
-
-@pytest.fixture(scope="module")
-def base(engine: DockerClient, real_pins: Pins) -> str:
-    recipe = real_pins.bases["debian-trixie"].bootstrap
-    assert recipe is not None
-    return bootstrap.ensure(engine, recipe.devel, Silent())[0]
-
-
-@pytest.fixture(scope="module")
-def compilers(
-    engine: DockerClient, real_pins: Pins, base: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The devel stage as an image: what it installs need not be installed for each build here."""
-    folder = tmp_path_factory.mktemp("compilers")
-    (folder / "Dockerfile").write_text(render.render(real_pins, "mainline-cpu").text)
-    words = ["--load", "--provenance=false", "--target=devel", f"--tag={COMPILERS}"]
-    words += [f"--build-arg={role}_IMAGE={base}" for role in ("DEVEL", "RUNTIME")]
-    subprocess.run(["docker", "buildx", "build", *words, folder], check=True, capture_output=True)
-    yield COMPILERS
-    engine.images.remove(COMPILERS)
-
-
-@pytest.fixture(scope="module")
-def store(engine: DockerClient, base: str, compilers: str) -> Iterator[str]:
-    """The address of an engine with the containerd image store and both base images."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        second_engine(
-            engine, base, Path(folder), features={"containerd-snapshotter": True}
-        ) as address,
-    ):
-        load(engine, address, base)
-        load(engine, address, compilers)
-        yield address
-
-
-@pytest.fixture
-def pins(private_cache: Path, tiny_pins: Path, compilers: str) -> Path:  # noqa: ARG001
-    """The tiny project's pins, to be built on the image that has the compilers."""
-    text = tiny_pins.read_text(encoding="utf-8")
-    tiny_pins.write_text(re.sub(r"(?m)^devel_packages = .*", "devel_packages = []", text))
-    return tiny_pins
 
 
 @pytest.fixture
@@ -110,18 +59,20 @@ def by_files(found: dict[str, Any]) -> list[tuple[str, list[str], str]]:
 
 
 @pytest.mark.usefixtures("tiny_tags")
-def test_without_the_store_an_images_files_are_compared_and_no_digest_is_proven(engine, pins):
+def test_without_the_store_an_images_files_are_compared_and_no_digest_is_proven(
+    engine, compiled_pins
+):
     built = builder(
         "build",
         "--ref=v1",
         "--tag=turboquant:tiny-again",
         f"--set=devel={COMPILERS}",
         "--pins",
-        pins,
+        compiled_pins,
     )
     assert built.returncode == 0, built.stderr
 
-    found = reproduce(pins, "turboquant:tiny-again")[1]
+    found = reproduce(compiled_pins, "turboquant:tiny-again")[1]
 
     assert found["findings"], "an image is audited too"
     again = found["reproduce"]
@@ -139,8 +90,8 @@ def test_without_the_store_an_images_files_are_compared_and_no_digest_is_proven(
 
 
 @pytest.mark.usefixtures("clock")
-def test_without_the_store_a_clock_in_a_file_is_found(pins):
-    code, found = reproduce(pins, "tiny", "--ref=HEAD")
+def test_without_the_store_a_clock_in_a_file_is_found(compiled_pins):
+    code, found = reproduce(compiled_pins, "tiny", "--ref=HEAD")
 
     assert (code, found["passed"]) == (1, False)
     assert by_files(found["reproduce"]) == [(BACKEND, ["content"], ".rodata")]
@@ -151,8 +102,8 @@ def test_without_the_store_a_clock_in_a_file_is_found(pins):
 
 
 @pytest.mark.usefixtures("dated")
-def test_with_the_store_both_builds_give_one_manifest(pins, store):
-    code, found = reproduce(pins, "tiny", "--ref=HEAD", engine=store)
+def test_with_the_store_both_builds_give_one_manifest(compiled_pins, store):
+    code, found = reproduce(compiled_pins, "tiny", "--ref=HEAD", engine=store)
 
     again = found["reproduce"]
     assert (code, again["status"]) == (0, "pass"), again
@@ -161,8 +112,8 @@ def test_with_the_store_both_builds_give_one_manifest(pins, store):
 
 
 @pytest.mark.usefixtures("clock")
-def test_with_the_store_a_clock_in_a_file_gives_two_manifests(pins, store):
-    code, found = reproduce(pins, "tiny", "--ref=HEAD", engine=store)
+def test_with_the_store_a_clock_in_a_file_gives_two_manifests(compiled_pins, store):
+    code, found = reproduce(compiled_pins, "tiny", "--ref=HEAD", engine=store)
 
     again = found["reproduce"]
     assert (code, again["status"], len(set(again["digests"]))) == (1, "fail", 2)

@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from builder import attest, image_contents, pins, record, retention, source_archive
+from builder import (
+    attest,
+    attestations,
+    engine,
+    image_contents,
+    pins,
+    record,
+    retention,
+    source_archive,
+)
+from builder import published as reading
+from builder.command import stages
 from builder.errors import UsageError
 from builder.model import Pins
 from builder.record import Attachment, Index, Release
@@ -51,9 +62,9 @@ def release(client: RegistryClient, tree: Path, everything: Pins) -> Release:
     return published.released(client, published.a_receipt_of(tree, everything))
 
 
-def attached(release: Release, everything: Pins) -> list[Attachment]:
+def attached(release: Release, everything: Pins, results: Path | None = None) -> list[Attachment]:
     nobody: Any = None  # the engine is not asked
-    return attest.attach(nobody, release, everything, None, Recorder())
+    return attest.attach(nobody, release, everything, None, Recorder(), results=results)
 
 
 def test_without_a_signer_there_is_everything_but_a_signature(release, everything):
@@ -84,13 +95,47 @@ def test_the_licence_is_the_one_that_the_tree_names(release, everything, client,
     attached(release, everything)
     found = attest.fetch_source(client, release.digest, progress)
     assert source_archive.text(found, "LICENSE").startswith("MIT License")
-    from builder import published as reading
-
     read = reading.read(client, f"{release.repository}@{release.digest}", progress)
     (source,) = [
         one for one in read.documents[attest.SBOM]["packages"] if one["SPDXID"] == "SPDXRef-source"
     ]
     assert source["licenseDeclared"] == "MIT"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2], ids=["nothing", "provenance", "SBOM too"])
+def test_what_buildkit_stated_goes_with_it_and_the_provenance_names_it(
+    count, release, everything, client, tmp_path, progress
+):
+    stated = published.kept_statements(tmp_path, release, *[*attestations.NAMES][:count])
+    kinds = sorted(one.kind for one in attached(release, everything, tmp_path))
+    assert kinds == ["evidence", "provenance", "sbom", "source"]
+
+    read = reading.read(client, f"{release.repository}@{release.digest}", progress)
+    assert {name: read.documents.get(name) for name in stated} == stated
+    assert read.documents.keys() & attestations.NAMES.keys() == stated.keys()
+    named = read.documents[attest.PROVENANCE]["predicate"]["runDetails"]["byproducts"]
+    sums = {one["name"]: one["digest"]["sha256"] for one in named}
+    assert sums == {name: read.sums[name] for name in read.sums if name != attest.PROVENANCE}
+
+
+def test_publish_takes_it_from_where_the_build_has_kept_it(
+    release, everything, client, tmp_path, progress, monkeypatch
+):
+    monkeypatch.setattr(engine, "connect", lambda: None)
+    stated = published.kept_statements(tmp_path, release, attestations.PROVENANCE)
+    stages.publishing(None, tmp_path).attach(everything, release, progress)
+    read = reading.read(client, f"{release.repository}@{release.digest}", progress)
+    assert read.documents[attestations.PROVENANCE] == stated[attestations.PROVENANCE]
+
+
+def test_what_buildkit_stated_of_another_image_stays_at_home(
+    release, everything, client, tmp_path, progress
+):
+    other = replace(release, receipt=replace(release.receipt, image_id="sha256:" + "9" * 64))
+    published.kept_statements(tmp_path, other, *attestations.NAMES)
+    attached(release, everything, tmp_path)
+    read = reading.read(client, f"{release.repository}@{release.digest}", progress)
+    assert not read.documents.keys() & attestations.NAMES.keys()
 
 
 def change(tree: Path) -> None:

@@ -64,6 +64,39 @@ def test_an_archive_has_the_commits_times_and_stays_out_of_the_engine():
     assert "--load" not in words
 
 
+def attested(scanner: str | None = None, **changes: object) -> list[str]:
+    import dataclasses
+
+    order = dataclasses.replace(ORDER, **changes)
+    made = buildx.attested(order, Path("/scratch/x.tar"), scanner)
+    return buildx.command(made, Path("/scratch/id"))
+
+
+def test_what_buildkit_states_is_of_the_image_as_the_engine_has_it():
+    words = attested()
+    assert '--output=type=oci,"dest=/scratch/x.tar"' in words
+    assert "--provenance=false" not in words
+    assert set(command()) - set(words) == {"--load", "--provenance=false"}
+
+
+def test_what_is_published_names_no_build_argument():
+    """With mode=max it would name the proxies that buildx passes on, with their passwords."""
+    asked = [word for word in attested() if word.startswith("--attest")]
+    assert asked == ["--attest=type=provenance,mode=min"]
+
+
+def test_the_sbom_is_made_by_the_scanner_that_is_named():
+    assert "--attest=type=sbom,generator=scanner:1" in attested("scanner:1")
+
+
+def test_nothing_is_built_anew_for_what_buildkit_states():
+    words = attested(no_cache=True)
+    assert "--no-cache" not in words
+    # The step that was compiled anew is another one than the step that was not.
+    assert "--build-arg=CCACHE_RECACHE=1" in words
+    assert "--build-arg=CCACHE_RECACHE=1" not in attested()
+
+
 def test_steps_of_a_build_alone_are_no_other_builds():
     assert "--add-host=x1.invalid:127.0.0.1" in command(alone="x1")
     assert not [word for word in command() if word.startswith("--add-host")]
