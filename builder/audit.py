@@ -17,7 +17,7 @@ from builder.progress import Progress
 from builder.rule.contents import leftovers, permissions, stub
 from builder.rule.cpu_baseline import cpu_baseline
 from builder.rule.device_code import device_code
-from builder.rule.labels import VARIANT, labels
+from builder.rule.labels import BUILT_AS, VARIANT, labels
 from builder.rule.launch import entrypoint, healthcheck, user
 from builder.rule.linking import libgomp, needs, runpath
 from builder.rule.secret import kinds, secrets
@@ -158,7 +158,8 @@ def _read(
         help=printed[0],
         version=printed[1],
         pinned=_pinned(pins, variant or config.labels.get(VARIANT)),
-        receipt=receipt.of_image(results, image_id),
+        # A published image has another ID than the one that was built: it has more labels.
+        receipt=receipt.of_image(results, config.labels.get(BUILT_AS, image_id)),
     )
 
 

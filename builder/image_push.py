@@ -2,7 +2,7 @@
 
 The engine's own push takes a tag, so the layers go from `docker save` to the registry by our hands,
 in zstd. A layer that one of the repository's releases has is taken from there: neither read out of
-the engine, nor compressed, nor uploaded.
+the engine, nor compressed, nor uploaded. Labels are added on the way.
 """
 
 import gzip
@@ -11,12 +11,12 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from builder import engine, image_stream, paths
 from builder import registry_client as registries
-from builder.errors import EngineError, RemoteUnavailableError
+from builder.errors import EngineError
 from builder.progress import Progress
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ Descriptor = Mapping[str, Any]
 class Pushed:
     """`manifest` is in the registry, under no tag. Sizes in bytes.
 
-    `size` is that of all layers as they are there, `uploaded` of those that had to be sent. `sent`
-    are the layers that came from the engine, by the digest of their unpacked bytes.
+    `size` is that of all layers as they are there, `uploaded` of those that had to be sent.
     """
 
     manifest: "Manifest"
@@ -49,25 +48,23 @@ class Pushed:
     size: int
     uploaded_layers: int
     uploaded: int
-    sent: "Mapping[str, Descriptor]" = field(default_factory=dict)
 
 
 def push(
     image: "Image",
     repository: "RegistryClient",
     like: Sequence[str],
+    labels: Mapping[str, str],
     annotations: Mapping[str, str],
     progress: Progress,
 ) -> Pushed:
-    """Push the image; `like` are tags and digests whose layers it may share.
+    """Push the image with these labels more; `like` are tags and digests whose layers it may share.
 
-    A manifest among `like` that has the image's configuration is the image, whatever its
-    annotations. Raises EngineError, RemoteUnavailableError.
+    The same image, labels and annotations make the same digest. Raises EngineError,
+    RemoteUnavailableError.
     """
     there = [one for name in like if (one := repository.manifest(name))]
-    known, same = _known(there, image, repository)
-    if same:
-        return Pushed(same, len(same.content["layers"]), _size(same.content["layers"]), 0, 0)
+    known = _known(there, repository)
     wanted = list(image.attrs["RootFS"]["Layers"])
     sent: dict[str, Descriptor] = {}
     uploaded: list[Descriptor] = []
@@ -85,44 +82,23 @@ def push(
     if lost or not config:
         raise EngineError("the engine did not send the whole image", why="\n".join(lost))
     layers = [known.get(one) or sent[one] for one in wanted]
+    config = _labelled(config, labels)
     manifest = _manifest(config, layers, annotations)
     repository.upload(str(manifest.content["config"]["digest"]), config)
     repository.put(manifest)
-    return Pushed(manifest, len(layers), _size(layers), len(uploaded), _size(uploaded), sent)
+    return Pushed(manifest, len(layers), _size(layers), len(uploaded), _size(uploaded))
 
 
-def read_back(repository: "RegistryClient", pushed: Pushed, progress: Progress) -> None:
-    """Read each sent layer out of the registry, unpack it, and see that it is what was built.
-
-    The engine does not: it pulls no layer of an image that it has. Raises RemoteUnavailableError.
-    """
-    for number, (diff, layer) in enumerate(pushed.sent.items(), start=1):
-        progress.detail(f"read layer {number} of {len(pushed.sent)} back")
-        if repository.read(str(layer["digest"]), _unpacked_digest) != diff:
-            raise RemoteUnavailableError(
-                f"{repository.repository} gives out another {layer['digest']} than it took"
-            )
-
-
-def _unpacked_digest(content: IO[bytes]) -> str:
-    hashed = hashlib.file_digest(_plain(content), "sha256")  # type: ignore[arg-type]
-    return f"sha256:{hashed.hexdigest()}"
-
-
-def _known(
-    there: "Sequence[Manifest]", image: "Image", repository: "RegistryClient"
-) -> "tuple[dict[str, Descriptor], Manifest | None]":
+def _known(there: "Sequence[Manifest]", repository: "RegistryClient") -> "dict[str, Descriptor]":
     """The layers that the repository has, by the digest of their unpacked bytes."""
     known: dict[str, Descriptor] = {}
     for one in there:
         content = one.content
         if one.media_type != registries.MANIFEST or "layers" not in content:
             continue
-        if content["config"]["digest"] == image.id:
-            return known, repository.complete(one.digest)
         config = json.loads(repository.blob(str(content["config"]["digest"])))
         known |= dict(zip(config["rootfs"]["diff_ids"], content["layers"], strict=True))
-    return known, None
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +196,14 @@ class _Told:
         sent = f"{file.tell() / 1e6:.0f} of {self._layer.size / 1e6:.0f} MB"
         self._progress.detail(f"{self._place}: {sent}")
         return file.read(size)
+
+
+def _labelled(config: bytes, labels: Mapping[str, str]) -> bytes:
+    """An image's configuration with labels more."""
+    image = json.loads(config)
+    settings = image.get("config") or {}
+    image["config"] = {**settings, "Labels": {**(settings.get("Labels") or {}), **labels}}
+    return json.dumps(image).encode()
 
 
 def _manifest(

@@ -4,24 +4,25 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from builder.smoke_report import SmokeReport
+from builder import smoke_report
+from builder.model import Requirement
 
 
 @dataclass(frozen=True, slots=True)
 class Smoked:
-    """Two cells of a table: the numbers by which the KV type was told, and the probes counted."""
+    """Two cells of a table: the numbers by which the KV type was told, and the probes counted.
+
+    `proven` is what the probes show.
+    """
 
     numbers: str
     probes: str
+    proven: tuple[Requirement, ...] = ()
 
 
-def write(report: "SmokeReport", variant: str, commit: str, results: Path) -> Smoked:
+def write(report: smoke_report.SmokeReport, variant: str, commit: str, results: Path) -> Smoked:
     """Keep this smoke as the newest of the variant at the commit; the file is its JSON report."""
-    from builder import smoke_report
-
     text = smoke_report.to_json(report)
     path = _file(variant, commit, results)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,4 +49,5 @@ def _cells(text: str) -> Smoked:
     counted = Counter(str(one["status"]) for one in page["findings"])
     order = ("pass", "unproven", "fail")
     probes = ", ".join(f"{counted[word]} {word}" for word in order if counted[word])
-    return Smoked(str(page["kv"]["numbers"]), probes)
+    statuses = {str(one["probe"]): str(one["status"]) for one in page["findings"]}
+    return Smoked(str(page["kv"]["numbers"]), probes, tuple(smoke_report.proven(statuses)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from builder.bump_report import BumpReport
-from builder.model import Receipt
+from builder.model import Receipt, Requirement
 from builder.record import NightStep
 from builder.replace_files import replace_files
 
@@ -18,6 +18,7 @@ class Found:
     """What the steps that are done have found. `release` is the name that the candidate's has.
 
     `standing`: the floating tags stand for it already. `published`: the record has it already.
+    `passed`: what the image that was built has proven.
     """
 
     commits_behind: int | None = None
@@ -29,6 +30,7 @@ class Found:
     receipt: Receipt | None = None
     audit: str = ""
     smoke: str = ""
+    passed: list[Requirement] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ def publisher(
             pins=candidate,
             results=case.results,
             promote=False,
+            passed=found.passed,
         )
         release = publishes.publish(request, stages, case.record, progress)
         unproven = f", not proven: {', '.join(release.not_proven)}" if release.not_proven else ""

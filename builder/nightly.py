@@ -300,15 +300,16 @@ def _audit(case: Case, found: Found, progress: Progress) -> tuple[Found, Status,
         return found, "skipped", _why_not(found)
     candidate, stages = candidate_pins(case, found), case.stages.proving
     headline = bumps.audited(candidate, found.receipt, stages, case.results, progress)
-    return replace(found, audit=headline), "ok", headline
+    return replace(found, audit=headline, passed=["audit"]), "ok", headline
 
 
 def _smoke(case: Case, found: Found, progress: Progress) -> tuple[Found, Status, str]:
     if found.receipt is None:
         return found, "skipped", _why_not(found)
     candidate, stages = candidate_pins(case, found), case.stages.proving
-    headline, _ = bumps.smoked(candidate, found.receipt, stages, case.results, progress)
-    return replace(found, smoke=headline), "ok", headline
+    headline, kept = bumps.smoked(candidate, found.receipt, stages, case.results, progress)
+    passed = [*kept.proven, *found.passed]
+    return replace(found, smoke=headline, passed=passed), "ok", headline
 
 
 def _publish(case: Case, found: Found, progress: Progress) -> tuple[Found, Status, str]:

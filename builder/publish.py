@@ -1,24 +1,32 @@
 """Give an image a published name: behind its audit and smoke, as it was pulled back.
 
-The steps, each of which can be the last that a killed run did: push by digest, pull that back,
-audit, smoke, attest, record, the immutable tag, the floating tags. A second run takes up where the
-first one ended: what the record has as passed is not asked again.
+The steps, each of which can be the last that a killed run did: audit and smoke of the image as it
+is here, push by digest with labels of what it passed, pull that back, audit, smoke, attest, record,
+the immutable tag, the floating tags. A second run takes up where the first one ended: what the
+record has as passed is not asked again.
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from builder import audit as audits
 from builder import container, engine, floating, image_push, paths, smoke_report, tags
 from builder import receipt as receipts
 from builder import record as records
-from builder.errors import EngineError, NameTakenError, NotProvenError, UsageError
+from builder.errors import (
+    EngineError,
+    NameTakenError,
+    NotProvenError,
+    RefNotFoundError,
+    RemoteUnavailableError,
+    UsageError,
+)
 from builder.locks import locked
 from builder.model import Pins, Receipt
 from builder.pins_problems import is_repository
@@ -26,6 +34,7 @@ from builder.progress import Progress
 from builder.record import Attachment, Event, Index, Proof, Release
 from builder.registry_client import RegistryClient
 from builder.render import LABEL
+from builder.rule.labels import BUILT_AS, GPU, NOT_PROVEN, OF_PUBLISH, PROVEN
 from builder.smoke_options import SMOKE_CAN_REQUIRE, Options
 from builder.source import FROM_DISK
 
@@ -67,7 +76,8 @@ class Request:
     """What `builder publish` was asked for. `what`: an image on the engine, or a receipt's path.
 
     `results` is the folder of receipts and logs. Without `promote` the release gets its immutable
-    tag only. `force`: also move a floating tag that somebody else moved.
+    tag only. `force`: also move a floating tag that somebody else moved. `passed`: what the image
+    has passed on this engine just now; None: it is asked before it is pushed.
     """
 
     what: str
@@ -76,6 +86,7 @@ class Request:
     results: Path
     promote: bool = True
     force: bool = False
+    passed: "list[Proof] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +115,24 @@ class _Candidate:
     receipt: Receipt
     required: list[Proof]
 
+    @property
+    def built_as(self) -> str:
+        """The ID under which it was built; what is published of it has another."""
+        return self.receipt.image_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What audit and smoke say of one image; all that is required is among the `proven`."""
+
+    audit: "AuditReport"
+    smoke: "SmokeReport"
+    required: list[Proof]
+    proven: list[Proof]
+
 
 def publish(request: Request, stages: Stages, record: Path, progress: Progress) -> Release:
-    """Push, pull back, prove, attach, name: the release as the record in this folder has it.
+    """Prove, push, pull back, prove, attach, name: the release as the record in this folder has it.
 
     Raises NotProvenError when it has not passed what the policy requires, NameTakenError when a
     name stands for another digest, UsageError, EngineError, RefNotFoundError and
@@ -119,20 +145,13 @@ def publish(request: Request, stages: Stages, record: Path, progress: Progress) 
         progress.step(f"look for {candidate.name}")
         there = registry.digest(candidate.name)
         warn_of_clocks(registry, progress)
-        pushed = _push(candidate, registry, record, index, progress)
-        digest = pushed.manifest.digest
-        if there not in {None, digest}:
-            raise _taken(candidate.name, str(there), digest)
-        release = _recorded(record, index, candidate, digest)
-        if release is None or not set(candidate.required) <= set(release.proven):
-            reference = _pull(client, candidate, registry, pushed, progress)
-            proven = _prove(candidate, request, stages, reference, digest, progress)
-            release = replace(
-                proven,
-                registry_bytes=pushed.size,
-                attachments=_attached(request.pins, candidate, proven, stages, progress),
-                events=[*(release.events if release else []), _pushed(pushed)],
+        release = _recorded(record, index, candidate)
+        if release is None or not _stands(release, candidate, registry):
+            proven = _proven_and_pushed(
+                client, candidate, there, request, stages, registry, record, progress
             )
+            earlier = release.events if release and release.digest == proven.digest else []
+            release = replace(proven, events=[*earlier, *proven.events])
             progress.step("write down what it passed")
             records.write_release(record, release, index)
         release = _name(registry, record, release, progress)
@@ -165,7 +184,9 @@ def plan(request: Request, record: Path) -> Plan:
     with RegistryClient(request.repository) as repository:
         index = floating.of(record, request.repository)
         there = repository.digest(candidate.name)
-        known = _recorded(record, index, candidate, there) if there else None
+        known = _recorded(record, index, candidate) if there else None
+        if known is not None and there != known.digest:
+            raise _taken(candidate.name, str(there), known.digest)
         moved = tags.floating(candidate.receipt.variant, request.pins.policy.default_variant)
         return Plan(
             name=candidate.name,
@@ -237,11 +258,63 @@ def _receipt(client: "DockerClient", request: Request) -> Receipt:
     return found
 
 
+def _proven_and_pushed(
+    client: "DockerClient",
+    candidate: _Candidate,
+    there: str | None,
+    request: Request,
+    stages: Stages,
+    registry: RegistryClient,
+    record: Path,
+    progress: Progress,
+) -> Release:
+    """The image in the registry, with labels of what it passed here, and again as pulled back.
+
+    `there` is the digest that its name stands for. Raises NameTakenError when that is another.
+    """
+    gpu, passed = stages.gpu(), request.passed
+    if passed is None or not set(candidate.required) <= set(passed):
+        passed = _prove(candidate, request, stages, candidate.built_as, progress).proven
+    pushed = _push(candidate, _labels(candidate, passed, gpu), registry, record, progress)
+    digest = pushed.manifest.digest
+    if there not in {None, digest}:
+        raise _taken(candidate.name, str(there), digest)
+    with _pulled(client, candidate, registry, digest, progress) as reference:
+        again = _prove(candidate, request, stages, reference, progress)
+        lost = [one for one in passed if one not in again.proven]
+        if lost:
+            raise NotProvenError(
+                f"{candidate.name} gets no name: its label says {', '.join(lost)}, "
+                "and as pulled back it does not pass that",
+                why=f"{again.audit.headline}\n{again.smoke.headline}",
+                hint="publish once more; what passes only sometimes is for `builder smoke`",
+                log=again.smoke.log,
+            )
+        release = _release(candidate, request, replace(again, proven=passed), digest, gpu)
+        attachments = _attached(request.pins, candidate, release, stages, progress)
+    return replace(
+        release,
+        registry_bytes=pushed.size,
+        attachments=attachments,
+        events=[_pushed(pushed)],
+    )
+
+
+def _labels(candidate: _Candidate, passed: list[Proof], gpu: str | None) -> dict[str, str]:
+    """What the image itself says of how far it was proven: `docker inspect` shows it."""
+    return {
+        BUILT_AS: candidate.built_as,
+        PROVEN: ",".join(passed),
+        NOT_PROVEN: ",".join(one for one in get_args(Proof) if one not in passed),
+        GPU: gpu or "none",
+    }
+
+
 def _push(
     candidate: _Candidate,
+    labels: dict[str, str],
     repository: RegistryClient,
     record: Path,
-    index: Index,
     progress: Progress,
 ) -> "Pushed":
     receipt = candidate.receipt
@@ -252,8 +325,8 @@ def _push(
         f"{LABEL}.dockerfile-sha256": receipt.dockerfile_sha256,
     }
     progress.step(f"push {candidate.name} by digest")
-    like = _like(record, index, candidate)
-    return image_push.push(candidate.image, repository, like, annotations, progress)
+    like = _like(record, floating.of(record, repository.repository), candidate)
+    return image_push.push(candidate.image, repository, like, labels, annotations, progress)
 
 
 def _like(record: Path, index: Index, candidate: _Candidate) -> list[str]:
@@ -274,16 +347,30 @@ def _pushed(pushed: "Pushed") -> Event:
     return records.event("pushed", note=f"{sent}, {sizes}")
 
 
-def _recorded(record: Path, index: Index, candidate: _Candidate, digest: str) -> Release | None:
-    """The release of this digest as the record has it; None: it has none, or only began another."""
+def _recorded(record: Path, index: Index, candidate: _Candidate) -> Release | None:
+    """The release of this very image as the record has it; None: none, or one that only began.
+
+    Raises NameTakenError when the name was given to another image.
+    """
     if not records.has_release(record, candidate.name):
         return None
     found = records.read_release(record, candidate.name)
-    if found.digest == digest:
+    if found.receipt.image_id == candidate.built_as:
         return found
     if candidate.name in index.releases:
-        raise _taken(candidate.name, found.digest, digest)
+        raise _taken(candidate.name, found.receipt.image_id, candidate.built_as)
     return None
+
+
+def _stands(release: Release, candidate: _Candidate, repository: RegistryClient) -> bool:
+    """Whether a recorded release has passed what is required, and is in the registry as a whole."""
+    if not set(candidate.required) <= set(release.proven):
+        return False
+    try:
+        repository.complete(release.digest)
+    except RefNotFoundError:
+        return False
+    return True
 
 
 def _taken(name: str, there: str, new: str) -> NameTakenError:
@@ -294,46 +381,50 @@ def _taken(name: str, there: str, new: str) -> NameTakenError:
     )
 
 
-def _pull(
+@contextmanager
+def _pulled(
     client: "DockerClient",
     candidate: _Candidate,
     repository: RegistryClient,
-    pushed: "Pushed",
+    digest: str,
     progress: Progress,
-) -> str:
-    """Have the engine pull the digest, and see that it is the image. Its name on the engine."""
-    digest = pushed.manifest.digest
+) -> Iterator[str]:
+    """What the engine pulled by this digest, by its name there; it is the image but for labels."""
     reference = f"{repository.repository}@{digest}"
     progress.step("pull it back")
-    image_push.read_back(repository, pushed, progress)
-    with engine.engine_errors(f"pull {reference}"):
-        news = client.api.pull(
-            repository.repository,
-            tag=digest,
-            auth_config=repository.login,
-            stream=True,
-            decode=True,
-        )
-        for line in news:
-            if "error" in line:
-                raise EngineError(f"the engine did not pull {reference}", why=str(line["error"]))
-            progress.detail(f"{line.get('status', '')} {line.get('progress', '')}")
-    pulled = client.images.get(reference).attrs
-    for part in ("RootFS", "Config"):
-        if pulled[part] != candidate.image.attrs[part]:
-            raise EngineError(f"{reference} is not what was pushed: its {part} differs")
-    return reference
+    try:
+        with engine.engine_errors(f"pull {reference}"):
+            news = client.api.pull(
+                repository.repository,
+                tag=digest,
+                auth_config=repository.login,
+                stream=True,
+                decode=True,
+            )
+            for line in news:
+                if "error" in line:
+                    why = str(line["error"])
+                    raise RemoteUnavailableError(f"the engine cannot pull {reference}", why=why)
+                progress.detail(f"{line.get('status', '')} {line.get('progress', '')}")
+        if _unlabelled(client.images.get(reference)) != _unlabelled(candidate.image):
+            raise EngineError(f"{reference} is not what was pushed")
+        yield reference
+    finally:
+        engine.untag(client, reference)
+
+
+def _unlabelled(image: "Image") -> tuple[Any, ...]:
+    """An image's layers and settings, without the labels that publishing adds."""
+    config = dict(image.attrs["Config"])
+    labels = config.pop("Labels", None) or {}
+    own = {name: value for name, value in labels.items() if name not in OF_PUBLISH}
+    return image.attrs["RootFS"], config, own
 
 
 def _prove(
-    candidate: _Candidate,
-    request: Request,
-    stages: Stages,
-    reference: str,
-    digest: str,
-    progress: Progress,
-) -> Release:
-    """Audit and smoke what was pulled; raises NotProvenError for what fails, or is required."""
+    candidate: _Candidate, request: Request, stages: Stages, reference: str, progress: Progress
+) -> _Passed:
+    """Audit and smoke; raises NotProvenError for what fails, or is required and not proven."""
     receipt, pins = candidate.receipt, request.pins
     progress.step(f"audit {reference}")
     audit = stages.audit(pins, reference, receipt.variant, request.results, progress)
@@ -355,6 +446,13 @@ def _prove(
             stage="audit" if "audit" in missing else "smoke",
             log=smoke.log,
         )
+    return _Passed(audit, smoke, required, proven)
+
+
+def _release(
+    candidate: _Candidate, request: Request, passed: _Passed, digest: str, gpu: str | None
+) -> Release:
+    receipt, smoke = candidate.receipt, json.loads(smoke_report.to_json(passed.smoke))
     return Release(
         name=candidate.name,
         repository=request.repository,
@@ -365,23 +463,19 @@ def _prove(
         digest=digest,
         published=records.now(),
         receipt=_without_places(receipt),
-        audit=json.loads(audits.to_json(audit)),
-        smoke=json.loads(smoke_report.to_json(smoke)) | {"log": "", "model": _file(smoke.model)},
-        required=required,
-        proven=proven,
-        not_proven=[one for one in get_args(Proof) if one not in proven],
-        gpu=stages.gpu(),
+        audit=json.loads(audits.to_json(passed.audit)),
+        smoke=smoke | {"log": "", "model": _file(passed.smoke.model)},
+        required=passed.required,
+        proven=passed.proven,
+        not_proven=[one for one in get_args(Proof) if one not in passed.proven],
+        gpu=gpu,
     )
 
 
 def _proven(audit: "AuditReport", smoke: "SmokeReport") -> list[Proof]:
-    passed = {one.probe for one in smoke.findings if one.status == "pass"}
-    held = {
-        "contract": passed >= set(smoke_report.CONTRACT),
-        "audit": audit.passed,
-        "kv": "kv" in passed,
-    }
-    return [one for one in get_args(Proof) if held[one]]
+    shown = smoke_report.proven({one.probe: one.status for one in smoke.findings})
+    held = {*shown, *(("audit",) if audit.passed else ())}
+    return [one for one in get_args(Proof) if one in held]
 
 
 def _without_places(receipt: Receipt) -> Receipt:

@@ -1,6 +1,7 @@
 """What a smoke found, as values and as the formats that people and machines read."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -76,6 +77,13 @@ def _kv(verdict: KvVerdict) -> str:
         return f"KV {verdict.asked} in effect"
     words = "NOT PROVEN" if verdict.status == "unproven" else "WRONG"
     return f"KV {words}: {verdict.in_words}: {verdict.reason}"
+
+
+def proven(statuses: Mapping[str, str]) -> list[Requirement]:
+    """What probes show by their verdicts: the contract, when all of it passed, and the KV type."""
+    passed = {probe for probe, status in statuses.items() if status == "pass"}
+    shown: dict[Requirement, set[str]] = {"contract": {*CONTRACT}, "kv": {"kv"}}
+    return [one for one, probes in shown.items() if probes <= passed]
 
 
 def to_json(report: SmokeReport) -> str:

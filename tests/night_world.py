@@ -23,6 +23,8 @@ class World:
     def __init__(self, home: Path, *, broken: str = "", kill: str = "never") -> None:
         self.home, self.broken, self.kill = home, broken, kill
         self.record = home / "build" / "record"
+        self.passed: list[str] = []
+        """What the image had passed that was last published."""
 
     @property
     def done(self) -> list[str]:
@@ -77,7 +79,7 @@ class World:
         return a_smoke("fail" if self.broken == "smoke" else "pass")
 
     def publish(self, case, _, found, *__):
-        receipt = found.receipt
+        receipt, self.passed = found.receipt, found.passed
         release = Release(
             name=found.release,
             repository=REPOSITORY,

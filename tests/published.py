@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder import record, registry_client, render
+from builder import attestations, record, registry_client, render
 from builder import tags as names
 from builder.image_contents import Contents, HashedFile, Package
 from builder.model import BaseImage, Pins, Receipt
 from builder.record import Index, Release
 from builder.registry_client import Manifest, RegistryClient
 from builder.render import LABEL
+from builder.rule.labels import BUILT_AS, GPU, NOT_PROVEN, PROVEN
 from builder.smoke_report import CONTRACT
 
 COMMIT = "c" * 40
@@ -172,14 +173,41 @@ def a_release(receipt: Receipt, repository: str, digest: str, kv: str = "pass") 
     )
 
 
-def released(repository: RegistryClient, receipt: Receipt, kv: str = "pass") -> Release:
-    """An image of this receipt under its immutable tag and its floating one, and its release."""
+def of_publish(receipt: Receipt, kv: str = "pass") -> dict[str, str]:
+    """The labels that publishing adds to the image of this receipt."""
+    return {
+        BUILT_AS: receipt.image_id,
+        PROVEN: "contract,audit" + ",kv" * (kv == "pass"),
+        NOT_PROVEN: "" if kv == "pass" else "kv",
+        GPU: "none",
+    }
+
+
+def released(
+    repository: RegistryClient, receipt: Receipt, kv: str = "pass", **more: str
+) -> Release:
+    """An image of this receipt under its immutable tag and its floating one, and its release.
+
+    `more` are labels that it has too, or that say something else.
+    """
     name = names.release(
         receipt.variant, receipt.build_number, receipt.commit, receipt.dockerfile_sha256
     )
-    manifest = push(repository, labels(receipt), name, receipt.variant)
+    said = labels(receipt) | of_publish(receipt, kv) | more
+    manifest = push(repository, said, name, receipt.variant)
     built = replace(receipt, image_id=str(manifest.content["config"]["digest"]))
     return a_release(built, repository.repository, manifest.digest, kv)
+
+
+def kept_statements(results: Path, release: Release, *names: str) -> dict[str, Any]:
+    """What BuildKit states of a release's image, as a build keeps it under `results`."""
+    folder = attestations.folder(results, release.receipt.image_id)
+    stated = {}
+    for name in names:
+        stated[name] = {"predicateType": f"{attestations.NAMES[name]}v0.2", "predicate": {}}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(stated[name]), encoding="utf-8")
+    return stated
 
 
 def write_record(folder: Path, release: Release) -> Path:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from docker import DockerClient
 from docker.errors import ImageNotFound
@@ -176,7 +177,7 @@ class Publisher:
     def at(self, host: str) -> "Publisher":
         return replace(self, host=host)
 
-    def publish(self, what: Receipt | Path, on: NEWS = lambda _: None, **more: bool) -> Release:
+    def publish(self, what: Receipt | Path, on: NEWS = lambda _: None, **more: Any) -> Release:
         name = what.image_id if isinstance(what, Receipt) else str(what)
         request = publish.Request(name, self.repository, self.pins, self.results, **more)
         return publish.publish(request, self.stages, self.record, News(on))

@@ -27,11 +27,18 @@ CUBLAS = f"{LABEL}.cublas"
 ORIGIN = f"{LABEL}.base-origin"
 CLAIMED = f"{LABEL}.commit-claimed"
 RECIPE = f"{LABEL}.dockerfile-sha256"
+BUILT_AS = f"{LABEL}.built-as"
+PROVEN = f"{LABEL}.proven"
+NOT_PROVEN = f"{LABEL}.not-proven"
+GPU = f"{LABEL}.gpu"
 
 _ALWAYS = (REVISION, SOURCE, VERSION, CREATED, TITLE, BASE_NAME, BASE_DIGEST, VARIANT, KV_TYPES)
 _OF_CUDA = (CUDA, ARCHITECTURES, DRIVER, STARTS, CUBLAS)
 _OF_BUILDER = (ORIGIN, CLAIMED, RECIPE)
 """What `builder build` adds to the Dockerfile's own."""
+OF_PUBLISH = (BUILT_AS, PROVEN, NOT_PROVEN, GPU)
+"""What `builder publish` adds: the ID under which the image was built, what it had passed and what
+not (both in record.Proof's words, with commas), and the GPU that it passed that on, or "none"."""
 
 _EXPECTED = "labels complete, and true against pins, receipt and rendered Dockerfile"
 

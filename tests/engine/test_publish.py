@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from docker import DockerClient
+from docker.errors import ImageNotFound
 
 from builder import receipt as receipts
 from builder import record as records
 from builder import releases as lists
 from builder.errors import NameTakenError, NotProvenError, UsageError
 from builder.model import Receipt
+from builder.rule.labels import BUILT_AS, GPU, NOT_PROVEN, OF_PUBLISH, PROVEN
 from tests.conftest import ROOT, builder
 from tests.docker_registry import DockerRegistry
 from tests.registry_proxy import Proxy
@@ -52,12 +54,50 @@ def test_the_name_says_variant_build_commit_and_recipe(publisher, tiny_images):
     assert name == f"tiny-b1-{receipt.commit[:9]}-rabababab"
 
 
-def test_what_is_proven_is_what_was_pulled_back(publisher, tiny_images):
+def test_what_was_built_is_proven_and_then_what_was_pulled_back(publisher, tiny_images):
     asked: list[str] = []
     who = with_stages(publisher, log=asked)
-    release = who.publish(tiny_images.image(b"one"))
-    reference = f"{who.repository}@{release.digest}"
-    assert asked == [f"audit {reference}", f"smoke {reference}"]
+    receipt = tiny_images.image(b"one")
+    release = who.publish(receipt)
+    built, pulled = receipt.image_id, f"{who.repository}@{release.digest}"
+    assert asked == [f"{stage} {it}" for it in (built, pulled) for stage in ("audit", "smoke")]
+
+
+def test_what_has_passed_just_now_is_proven_as_pulled_back_alone(publisher, tiny_images):
+    asked: list[str] = []
+    who = with_stages(publisher, log=asked)
+    release = who.publish(tiny_images.image(b"one"), passed=["contract", "audit"])
+    pulled = f"{who.repository}@{release.digest}"
+    assert asked == [f"audit {pulled}", f"smoke {pulled}"]
+
+
+def test_what_fails_here_is_not_sent(publisher, tiny_images, proxy: Proxy):
+    who = with_stages(publisher, ready="fail").at(proxy.host)
+    with pytest.raises(NotProvenError):
+        who.publish(tiny_images.image(b"one"))
+    assert proxy.count("^(POST|PUT|PATCH)") == 0
+
+
+def test_what_passes_here_and_not_as_pulled_back_gets_no_name(publisher, tiny_images, registry):
+    who = with_stages(publisher, kv="unproven")
+    with pytest.raises(NotProvenError, match="its label says kv"):
+        who.publish(tiny_images.image(b"one"), passed=["contract", "audit", "kv"])
+    assert registry.tags(REPOSITORY) == []
+
+
+def test_the_engine_pulls_every_layer_of_what_it_proves(
+    publisher, tiny_images, registry, proxy: Proxy
+):
+    new = tiny_images.image(os.urandom(100_000), os.urandom(300_000))
+    release = publisher.at(proxy.host).publish(new)
+    layers = registry.manifest(REPOSITORY, release.digest)["layers"]
+    assert all(proxy.count(f"^GET .*/blobs/{one['digest']}") for one in layers)
+
+
+def test_nothing_that_was_pulled_stays_on_the_engine(engine: DockerClient, publisher, tiny_images):
+    release = publisher.publish(tiny_images.image(b"one"))
+    with pytest.raises(ImageNotFound):
+        engine.images.get(f"{publisher.repository}@{release.digest}")
 
 
 def test_nothing_is_tagged_while_it_is_proven(publisher, tiny_images, registry):
@@ -67,8 +107,8 @@ def test_nothing_is_tagged_while_it_is_proven(publisher, tiny_images, registry):
         seen[text] = registry.tags(REPOSITORY) if registry.ask("GET", "_catalog").ok else []
 
     publisher.publish(tiny_images.image(b"one"), look)
-    (smoking,) = (tags for text, tags in seen.items() if text.startswith("smoke"))
-    assert smoking == []
+    smoking = [tags for text, tags in seen.items() if text.startswith("smoke")]
+    assert smoking == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +128,32 @@ def test_an_image_that_was_never_on_a_gpu_says_so(publisher, tiny_images):
     recorded = publisher.recorded(release.name)
     assert (recorded.proven, recorded.not_proven) == (["contract", "audit"], ["kv"])
     assert recorded.gpu is None
+
+
+def test_the_labels_say_what_was_proven_and_what_not(engine: DockerClient, publisher, tiny_images):
+    receipt = tiny_images.image(b"one")
+    with_stages(publisher, kv="unproven").publish(receipt)
+    assert labelled(engine, publisher) == {
+        PROVEN: "contract,audit",
+        NOT_PROVEN: "kv",
+        GPU: "none",
+        BUILT_AS: receipt.image_id,
+    }
+
+
+def test_the_labels_say_on_which_gpu(engine: DockerClient, publisher, tiny_images):
+    with_stages(publisher, gpu="a GPU").publish(tiny_images.image(b"one"))
+    said = labelled(engine, publisher)
+    assert (said[PROVEN], said[NOT_PROVEN], said[GPU]) == ("contract,audit,kv", "", "a GPU")
+
+
+def labelled(engine: DockerClient, who: Publisher) -> dict[str, str]:
+    """The labels that publishing added, as somebody sees them who has the floating tag."""
+    image = engine.images.pull(who.repository, tag="tiny")
+    try:
+        return {name: value for name, value in image.labels.items() if name in OF_PUBLISH}
+    finally:
+        engine.images.remove(f"{who.repository}:tiny")
 
 
 def test_where_a_gpu_runs_it_the_kv_type_is_required(publisher, tiny_images):
@@ -111,15 +177,6 @@ def test_an_image_without_a_receipt_is_refused(publisher, tiny_images):
 
 
 # --- what is sent
-
-
-def test_layers_of_what_never_passed_are_not_believed(publisher, tiny_images):
-    receipt = tiny_images.image(b"one")
-    with pytest.raises(NotProvenError):
-        with_stages(publisher, ready="fail").publish(receipt)
-    news: list[str] = []
-    publisher.publish(receipt, news.append)
-    assert "read layer 1 of 1 back" in news
 
 
 def test_what_was_begun_does_not_hold_a_name(publisher, tiny_images, registry):
@@ -168,14 +225,11 @@ def test_only_a_changed_layer_is_sent(publisher, tiny_images, proxy: Proxy):
     assert proxy.uploaded < 10_000
 
 
-def test_a_client_pulls_by_the_floating_tag_alone(
-    engine: DockerClient, publisher, tiny_images, registry
-):
+def test_a_client_pulls_by_the_floating_tag_alone(engine: DockerClient, publisher, tiny_images):
     receipt = tiny_images.image(b"one", os.urandom(300_000))
     publisher.publish(receipt)
     engine.images.remove(receipt.image_id, force=True)
-    pulled = engine.images.pull(f"{registry.host}/{REPOSITORY}", tag="tiny")
-    assert pulled.id == receipt.image_id
+    assert labelled(engine, publisher)[BUILT_AS] == receipt.image_id
 
 
 def test_a_client_pulls_at_every_moment_of_a_publish(publisher, tiny_images, registry):
@@ -394,7 +448,9 @@ def test_a_real_llama_server_is_published_and_served_by_its_floating_tag(
     finally:
         # Its digest goes with the last name of the repository.
         engine.images.remove(f"{repository}:mainline-cpu")
-    assert release["proven"] == ["contract", "audit", "kv"]
+    assert release["proven"] == served.labels[PROVEN].split(",") == ["contract", "audit", "kv"]
+    (labels,) = (one for one in release["audit"]["findings"] if one["probe"] == "labels")
+    assert "agree with pins, receipt and Dockerfile" in labels["observed"]
     assert mainline_cpu_receipt["commit"] in output.decode()
 
 

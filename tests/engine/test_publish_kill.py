@@ -27,12 +27,14 @@ MOVES = [
 ]
 PROVING = [
     "look for",
+    "audit sha256:",
+    "smoke sha256:",
     "push",
     "upload the layers",
     "layer 1 of 1",
     "pull it back",
-    "audit",
-    "smoke",
+    "audit 127.0.0.1:",
+    "smoke 127.0.0.1:",
     "attach",
     "write down what it passed",
 ]

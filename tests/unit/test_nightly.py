@@ -18,10 +18,13 @@ from builder.errors import (
     UsageError,
 )
 from builder.freshness_report import Failure, ForkReport
+from builder.probe.finding import Finding
 from builder.record import Night
+from builder.smoke_report import CONTRACT
 from tests import night_world
 from tests.conftest import Recorder, Repository, builder
 from tests.night_world import World, ends, killed
+from tests.unit.test_bump import a_smoke
 
 pytestmark = pytest.mark.usefixtures("private_cache")
 
@@ -63,6 +66,18 @@ def test_a_night_takes_the_newest_commit_through_every_step(world, repository):
     assert (night.outcome, night.commit) == ("promoted", repository.git("rev-parse", "HEAD"))
     assert world.floating == {"tiny": night.release}
     assert record.read_nights(world.record) == [night]
+
+
+def test_what_audit_and_smoke_have_shown_is_handed_on_to_the_publishing(world, monkeypatch):
+    probes = [Finding(name, "pass", "", "") for name in (*CONTRACT, "kv")]
+    monkeypatch.setattr(world, "smoke", lambda *_: replace(a_smoke(), findings=probes))
+    one_night(world)
+    assert sorted(world.passed) == ["audit", "contract", "kv"]
+
+
+def test_a_probe_that_did_not_pass_is_not_handed_on(world):
+    one_night(world)
+    assert world.passed == ["audit"], "the smoke of this world has one probe of the contract"
 
 
 def test_the_releases_name_is_the_one_that_the_moved_pin_will_have(world, home, progress):

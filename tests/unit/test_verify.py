@@ -2,14 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builder import attest, cosign, image_contents, pins, provenance, referrers
+from builder import attest, attestations, cosign, image_contents, pins, provenance, referrers
 from builder import record as records
 from builder import verify as verifies
 from builder.cosign import Key
@@ -18,7 +19,7 @@ from builder.record import Attachment, Release
 from builder.record_source import RecordSource
 from builder.referrers import Artifact, Document
 from builder.registry_client import RegistryClient
-from builder.rule.labels import KV_TYPES, RECIPE, REVISION
+from builder.rule.labels import GPU, KV_TYPES, PROVEN, RECIPE, REVISION
 from builder.verify import Verification
 from tests import cosign_program, published
 from tests.conftest import SAMPLES, Recorder, builder
@@ -52,11 +53,22 @@ class World:
     repository: RegistryClient
     registry: DockerRegistry
     private: Path
+    aside: ExitStack
     progress: Recorder = field(default_factory=Recorder)
 
     def attested(self, signer: Key | None) -> list[Attachment]:
         nobody: Any = None  # the engine is not asked
-        return attest.attach(nobody, self.release, self.everything, signer, self.progress)
+        return attest.attach(
+            nobody, self.release, self.everything, signer, self.progress, results=self.folder
+        )
+
+    def released(self, kv: str, **labels: str) -> None:
+        """Another image in its place, with what goes with it, and with these labels more."""
+        name = f"{self.repository.repository}-2"
+        self.repository = self.aside.enter_context(RegistryClient(name))
+        receipt = self.release.receipt
+        self.release = published.released(self.repository, receipt, kv, **labels)
+        self.release = replace(self.release, attachments=self.attested(None))
 
     @property
     def record(self) -> Path:
@@ -74,17 +86,23 @@ class World:
 
     def attach(self, kind: str, name: str, content: Any) -> None:
         """Lay another document beside the image, as whoever may write there can."""
+        self.attach_all(kind, {name: json.dumps(content).encode()})
+
+    def attach_all(self, kind: str, contents: Mapping[str, bytes]) -> None:
         subject = self.repository.manifest(self.release.digest)
         assert subject is not None
-        document = Document(name, kind, json.dumps(content).encode())
+        documents = [Document(name, kind, content) for name, content in contents.items()]
         later = "2030-01-01T00:00:00Z"
-        made = referrers._push(self.repository, subject, Artifact(kind, [document]), later)
+        made = referrers._push(self.repository, subject, Artifact(kind, documents), later)
         referrers._list(self.repository, subject.digest, [made], set())
 
     def document(self, name: str) -> Any:
+        return json.loads(self.content(name))
+
+    def content(self, name: str) -> bytes:
         for one in referrers.attached(self.repository, self.release.digest):
             if name in one.files:
-                return json.loads(referrers.read(self.repository, one, name))
+                return referrers.read(self.repository, one, name)
         raise AssertionError(name)
 
 
@@ -104,11 +122,11 @@ def world(
     shutil.copytree(SAMPLES / "tiny", tree)
     everything = pins.load(tiny_pins)
     name = "".join(one for one in request.node.name if one.islower())[:40]
-    with RegistryClient(f"{registry.host}/{name}") as repository:
+    with RegistryClient(f"{registry.host}/{name}") as repository, ExitStack() as aside:
         release = published.released(repository, published.a_receipt_of(tree, everything))
         private, public = key
         made = World(
-            release, everything, tiny_pins, public, tmp_path, repository, registry, private
+            release, everything, tiny_pins, public, tmp_path, repository, registry, private, aside
         )
         made.release = replace(release, attachments=made.attested(None))
         yield made
@@ -152,12 +170,20 @@ class TestTrue:
     def test_either_key_or_record_vouches(self, signed, by):
         made = signed.verify(key=by == "key", record=by == "record")
         assert made.passed
-        assert "promises" in statuses(made, "unproven" if by == "key" else "pass")
+        assert "promises" in statuses(made, "pass")
 
     def test_what_nobody_vouches_for_is_not_proven(self, world):
         made = world.verify(key=False, record=False)
         assert made.verdict == "unproven"
-        assert statuses(made, "unproven") == ["attestation", "record", "promises", "signature"]
+        assert statuses(made, "unproven") == ["attestation", "record", "signature"]
+
+    def test_of_an_image_without_record_and_labels_nothing_is_promised(self, world):
+        world.release = replace(world.release, proven=[])
+        bare = published.push(world.repository, published.labels(world.release.receipt), "bare")
+        made = verifies.verify(
+            f"{world.repository.repository}@{bare.digest}", world.everything, world.progress
+        )
+        assert "promises" in statuses(made, "unproven")
 
     def test_the_command_calls_that_no(self, world):
         image = f"{world.repository.repository}:tiny"
@@ -278,6 +304,47 @@ class TestSignature:
         assert observed(made, "signature") == "not checked: cosign is not installed"
 
 
+class TestBuildKits:
+    """What BuildKit stated goes with some images."""
+
+    @pytest.fixture
+    def attested(self, world: World) -> World:
+        published.kept_statements(world.folder, world.release, *attestations.NAMES)
+        world.release = replace(world.release, attachments=world.attested(Key(world.private)))
+        return world
+
+    def test_an_image_with_it_passes(self, attested):
+        made = attested.verify()
+        assert attested.document(attestations.SBOM)
+        assert attested.document(attestations.PROVENANCE)
+        assert statuses(made, "pass") == [one.probe for one in made.findings]
+
+    @pytest.mark.parametrize(
+        ("name", "claim"),
+        [(attestations.SBOM, "sbom"), (attestations.PROVENANCE, "provenance")],
+        ids=["SBOM", "provenance"],
+    )
+    @pytest.mark.parametrize("there", [True, False], ids=["another", "gone"])
+    def test_one_that_the_provenance_does_not_name_or_misses(self, attested, name, claim, there):
+        names = {attest.PROVENANCE, *attestations.NAMES} - {name}
+        documents = {one: attested.content(one) for one in names}
+        attested.attach_all(provenance.MEDIA_TYPE, documents | ({name: b"{}"} if there else {}))
+        made = attested.verify(key=False, record=False)
+        assert claim in statuses(made, "fail" if there else "unproven")
+        wanted = f"{name} is 44136fa355b3…" if there else f"no {name} goes with it"
+        assert wanted in observed(made, claim)
+
+    def test_a_statement_of_something_else(self, world):
+        name = attestations.SBOM
+        published.kept_statements(world.folder, world.release, name)
+        file = attestations.folder(world.folder, world.release.receipt.image_id) / name
+        file.write_text('{"predicateType": "https://example.org/else"}')
+        world.attested(None)
+        made = world.verify(key=False, record=False)
+        assert statuses(made, "fail") == ["sbom"]
+        assert observed(made, "sbom") == f"{name} states https://example.org/else"
+
+
 class TestDocuments:
     def test_another_source(self, world):
         world.attach(attest.SOURCE, attest.ARCHIVE, "another tree")
@@ -357,22 +424,21 @@ class TestPromises:
         world.release = replace(world.release, smoke=smoke)
         made = world.verify(key=False)
         assert "promises" in statuses(made, "fail")
-        assert observed(made, "promises") == "kv is promised and was not proven: kv is unproven"
+        assert observed(made, "promises") == (
+            "kv is promised by the record and was not proven: kv is unproven; "
+            "kv is promised by its label and was not proven: kv is unproven"
+        )
 
     def test_kv_by_a_smoke_that_never_was(self, world):
         """The record says that it passed; the evidence in the registry says that it did not."""
-        unproven = replace(
-            world.release, smoke=published.a_smoke(world.release.smoke["image_id"], "unproven")
-        )
         with RegistryClient(f"{world.repository.repository}-2") as repository:
-            receipt = world.release.receipt
-            other = published.released(repository, receipt)
-            unproven = replace(unproven, repository=repository.repository, digest=other.digest)
+            other = published.released(repository, world.release.receipt)
+            smoke = published.a_smoke(other.smoke["image_id"], "unproven")
             nobody: Any = None
-            made = attest.attach(nobody, unproven, world.everything, None, world.progress)
-        world.release = replace(
-            other, attachments=made, proven=["contract", "audit", "kv"], smoke=world.release.smoke
-        )
+            made = attest.attach(
+                nobody, replace(other, smoke=smoke), world.everything, None, world.progress
+            )
+        world.release = replace(other, attachments=made)
         found = verifies.verify(
             f"{other.repository}:tiny",
             world.everything,
@@ -393,7 +459,23 @@ class TestPromises:
         evidence = getattr(world.release, report) | {"image_id": "sha256:" + "9" * 64}
         world.release = replace(world.release, **{report: evidence})
         made = world.verify(key=False)
-        assert f"the record's {report} is of sha256:999999999999" in observed(made, "promises")
+        assert f"the {report} is of sha256:999999999999" in observed(made, "promises")
+
+    @pytest.mark.parametrize(
+        ("lie", "told"),
+        [
+            ({PROVEN: "contract,audit,kv"}, "kv is promised by its label and was not proven"),
+            ({PROVEN: "magic"}, "magic is promised by its label and was not proven: nobody knows"),
+            ({GPU: "NVIDIA GeForce RTX 3090"}, "a smoke on NVIDIA GeForce RTX 3090 is promised by"),
+        ],
+        ids=["kv", "what there is not", "a GPU"],
+    )
+    @pytest.mark.parametrize("record", [True, False], ids=["record", "no record"])
+    def test_a_label_that_says_more_than_the_evidence(self, world, lie, told, record):
+        world.released(kv="unproven", **lie)
+        made = world.verify(key=False, record=record)
+        assert statuses(made, "fail") == ["promises"]
+        assert told in observed(made, "promises")
 
     def test_what_was_required_and_is_not_there(self, world):
         world.release = replace(world.release, proven=["audit"], not_proven=["contract", "kv"])
