@@ -147,7 +147,7 @@ def test_every_line_is_one_that_the_tests_run_or_the_readme_has():
     in_readme = {one for one in lines if one in (ROOT / "README.md").read_text()}
     assert in_readme == {"python3 -m venv .venv && .venv/bin/pip install -q ."}
     run_here = {workflows.line("builder matrix"), workflows.line("free-disk")}
-    # tests/engine/test_nightly.py, and what runs all of this.
+    # tests/engine/test_nightly.py, tests/engine/test_ci.py
     elsewhere = {workflows.line("builder nightly"), "sudo .ci/run"}
     assert lines == in_readme | run_here | elsewhere
 
