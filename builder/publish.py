@@ -9,7 +9,7 @@ record has as passed is not asked again.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +59,7 @@ def nothing_attached(_pins: Pins, _release: Release, _progress: Progress) -> lis
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What proves an image that was pulled back, by its name `repository@digest`.
+    """What proves an image: by the ID that it was built as, and pulled back by `repository@digest`.
 
     `gpu` names the GPU that the engine has to give, None: none. `attach` brings to the registry
     what goes with a release, and may be called again for one that has it already.
@@ -77,7 +77,7 @@ class Request:
 
     `results` is the folder of receipts and logs. Without `promote` the release gets its immutable
     tag only. `force`: also move a floating tag that somebody else moved. `passed`: what the image
-    has passed on this engine just now; None: it is asked before it is pushed.
+    has passed on this engine just now; less than what is required is asked before it is pushed.
     """
 
     what: str
@@ -86,7 +86,7 @@ class Request:
     results: Path
     promote: bool = True
     force: bool = False
-    passed: "list[Proof] | None" = None
+    passed: Collection[Proof] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +272,9 @@ def _proven_and_pushed(
 
     `there` is the digest that its name stands for. Raises NameTakenError when that is another.
     """
-    gpu, passed = stages.gpu(), request.passed
-    if passed is None or not set(candidate.required) <= set(passed):
+    gpu = stages.gpu()
+    passed = [one for one in get_args(Proof) if one in (request.passed or ())]
+    if not passed or not set(candidate.required) <= set(passed):
         passed = _prove(candidate, request, stages, candidate.built_as, progress).proven
     pushed = _push(candidate, _labels(candidate, passed, gpu), registry, record, progress)
     digest = pushed.manifest.digest
