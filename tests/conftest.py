@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from builder import paths, pins
 from builder.model import Pins
 from tests import cosign_program, docker_registry
 from tests.docker_registry import DockerRegistry
+
+# Where the tests were started in the background of a shell, they and what they start would be deaf
+# to the Ctrl-C that some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = Path(__file__).parent / "samples"

@@ -6,6 +6,7 @@ last test, which publishes a real llama-server by the command line.
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from dataclasses import replace
@@ -20,6 +21,7 @@ from builder import record as records
 from builder import releases as lists
 from builder.errors import NameTakenError, NotProvenError, UsageError
 from builder.model import Receipt
+from builder.registry_client import RegistryClient
 from builder.rule.labels import BUILT_AS, GPU, NOT_PROVEN, OF_PUBLISH, PROVEN
 from tests.conftest import ROOT, builder
 from tests.docker_registry import DockerRegistry
@@ -214,6 +216,19 @@ def test_an_image_that_the_record_has_as_passed_is_not_proven_again(publisher, t
     asked: list[str] = []
     with_stages(publisher, log=asked).publish(receipt)
     assert asked == []
+
+
+def test_a_release_that_the_registry_lost_is_brought_back_as_it_was(
+    publisher, tiny_images, registry
+):
+    receipt = tiny_images.image(b"one")
+    first = publisher.publish(receipt)
+    with RegistryClient(publisher.repository) as repository:
+        repository.delete(first.digest)
+    assert registry.tags(REPOSITORY) == []
+    again = publisher.publish(receipt)
+    assert [resolved(registry, tag) for tag in (*FLOATING, first.name)] == [first.digest] * 4
+    assert again.events[: len(first.events)] == first.events
 
 
 def test_only_a_changed_layer_is_sent(publisher, tiny_images, proxy: Proxy):
@@ -435,11 +450,13 @@ def test_a_dry_run_moves_nothing(publisher, tiny_images, registry, words):
 def test_a_real_llama_server_is_published_and_served_by_its_floating_tag(
     engine: DockerClient, mainline_cpu_receipt, tmp_path: Path, registry
 ):
-    path = tmp_path / "receipt.json"
+    pins = shutil.copy(ROOT / "pins.toml", tmp_path)
+    path = tmp_path / "build" / "receipts" / "20261121T000000Z-mainline-cpu-0c1e57098.json"
+    path.parent.mkdir(parents=True)
     path.write_text(json.dumps(mainline_cpu_receipt), encoding="utf-8")
     repository = f"{registry.host}/{REPOSITORY}"
-    words = ["--to", repository, "--record", tmp_path / "record", "--pins", ROOT / "pins.toml"]
-    result = builder("publish", path, *words, "--json")
+    words = ["--to", repository, "--record", tmp_path / "record", "--pins", pins]
+    result = builder("publish", mainline_cpu_receipt["image_id"], *words, "--json")
     assert result.returncode == 0, result.stderr
     release = json.loads(result.stdout)
     try:
