@@ -272,7 +272,9 @@ def _proven_and_pushed(
 
     `there` is the digest that its name stands for. Raises NameTakenError when that is another.
     """
-    gpu = stages.gpu()
+    # Of a variant without CUDA nothing ran on the GPU that the machine has.
+    cuda = request.pins.variants[candidate.receipt.variant].architectures
+    gpu = stages.gpu() if cuda else None
     passed = [one for one in get_args(Proof) if one in (request.passed or ())]
     if not passed or not set(candidate.required) <= set(passed):
         passed = _prove(candidate, request, stages, candidate.built_as, progress).proven

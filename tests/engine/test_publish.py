@@ -144,9 +144,14 @@ def test_the_labels_say_what_was_proven_and_what_not(engine: DockerClient, publi
 
 
 def test_the_labels_say_on_which_gpu(engine: DockerClient, publisher, tiny_images):
-    with_stages(publisher, gpu="a GPU").publish(tiny_images.image(b"one"))
+    with_cuda(with_stages(publisher, gpu="a GPU")).publish(tiny_images.image(b"one"))
     said = labelled(engine, publisher)
     assert (said[PROVEN], said[NOT_PROVEN], said[GPU]) == ("contract,audit,kv", "", "a GPU")
+
+
+def test_a_variant_without_cuda_was_on_no_gpu(engine: DockerClient, publisher, tiny_images):
+    release = with_stages(publisher, gpu="a GPU").publish(tiny_images.image(b"one"))
+    assert (labelled(engine, publisher)[GPU], release.gpu) == ("none", None)
 
 
 def labelled(engine: DockerClient, who: Publisher) -> dict[str, str]:
@@ -477,3 +482,9 @@ def with_stages(who: Publisher, *, require: list[str] | None = None, **more) -> 
     if require:
         policy = replace(policy, release=replace(policy.release, require=require))
     return replace(who, stages=stages(**more), pins=replace(who.pins, policy=policy))
+
+
+def with_cuda(who: Publisher) -> Publisher:
+    """The same publisher, whose variant is one for CUDA."""
+    cuda = replace(who.pins.variants["tiny"], architectures=["86"])
+    return replace(who, pins=replace(who.pins, variants={**who.pins.variants, "tiny": cuda}))
