@@ -11,12 +11,12 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from builder import engine, image_stream, paths
 from builder import registry_client as registries
-from builder.errors import EngineError
+from builder.errors import EngineError, RemoteUnavailableError
 from builder.progress import Progress
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ Descriptor = Mapping[str, Any]
 class Pushed:
     """`manifest` is in the registry, under no tag. Sizes in bytes.
 
-    `size` is that of all layers as they are there, `uploaded` of those that had to be sent.
+    `size` is that of all layers as they are there, `uploaded` of those that had to be sent. `sent`
+    are the layers that came from the engine, by the digest of their unpacked bytes.
     """
 
     manifest: "Manifest"
@@ -48,6 +49,7 @@ class Pushed:
     size: int
     uploaded_layers: int
     uploaded: int
+    sent: "Mapping[str, Descriptor]" = field(default_factory=dict)
 
 
 def push(
@@ -86,7 +88,26 @@ def push(
     manifest = _manifest(config, layers, annotations)
     repository.upload(str(manifest.content["config"]["digest"]), config)
     repository.put(manifest)
-    return Pushed(manifest, len(layers), _size(layers), len(uploaded), _size(uploaded))
+    return Pushed(manifest, len(layers), _size(layers), len(uploaded), _size(uploaded), sent)
+
+
+def read_back(repository: "RegistryClient", pushed: Pushed, progress: Progress) -> None:
+    """Read each sent layer out of the registry, unpack it, and see that it is what was built.
+
+    The engine may not: it pulls no layer that it knows by its digest, be it from another registry.
+    Raises RemoteUnavailableError.
+    """
+    for number, (diff, layer) in enumerate(pushed.sent.items(), start=1):
+        progress.detail(f"read layer {number} of {len(pushed.sent)} back")
+        if repository.read(str(layer["digest"]), _unpacked_digest) != diff:
+            raise RemoteUnavailableError(
+                f"{repository.repository} gives out another {layer['digest']} than it took"
+            )
+
+
+def _unpacked_digest(content: IO[bytes]) -> str:
+    hashed = hashlib.file_digest(_plain(content), "sha256")  # type: ignore[arg-type]
+    return f"sha256:{hashed.hexdigest()}"
 
 
 def _known(there: "Sequence[Manifest]", repository: "RegistryClient") -> "dict[str, Descriptor]":

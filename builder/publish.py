@@ -282,7 +282,7 @@ def _proven_and_pushed(
     digest = pushed.manifest.digest
     if there not in {None, digest}:
         raise _taken(candidate.name, str(there), digest)
-    with _pulled(client, candidate, registry, digest, progress) as reference:
+    with _pulled(client, candidate, registry, pushed, progress) as reference:
         again = _prove(candidate, request, stages, reference, progress)
         lost = [one for one in passed if one not in again.proven]
         if lost:
@@ -389,12 +389,14 @@ def _pulled(
     client: "DockerClient",
     candidate: _Candidate,
     repository: RegistryClient,
-    digest: str,
+    pushed: "Pushed",
     progress: Progress,
 ) -> Iterator[str]:
-    """What the engine pulled by this digest, by its name there; it is the image but for labels."""
+    """What the engine pulled by its digest, by its name there; it is the image but for labels."""
+    digest = pushed.manifest.digest
     reference = f"{repository.repository}@{digest}"
     progress.step("pull it back")
+    image_push.read_back(repository, pushed, progress)
     try:
         with engine.engine_errors(f"pull {reference}"):
             news = client.api.pull(

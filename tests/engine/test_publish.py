@@ -186,6 +186,25 @@ def test_an_image_without_a_receipt_is_refused(publisher, tiny_images):
 # --- what is sent
 
 
+def test_layers_of_what_never_passed_are_not_believed(publisher, tiny_images):
+    receipt = tiny_images.image(b"one")
+    with pytest.raises(NotProvenError):
+        with_stages(publisher, ready="fail").publish(receipt, passed=["contract", "audit"])
+    news: list[str] = []
+    publisher.publish(receipt, news.append)
+    assert "read layer 1 of 1 back" in news
+
+
+def test_a_layer_that_the_engine_knows_is_read_out_of_a_second_registry(
+    publisher, tiny_images, registry, proxy: Proxy, tmp_path
+):
+    receipt = tiny_images.image(os.urandom(100_000))
+    first = publisher.publish(receipt)
+    (layer,) = registry.manifest(REPOSITORY, first.digest)["layers"]
+    replace(publisher.at(proxy.host), record=tmp_path / "second").publish(receipt)
+    assert proxy.count(f"^GET .*/blobs/{layer['digest']}") == 1
+
+
 def test_what_was_begun_does_not_hold_a_name(publisher, tiny_images, registry):
     first = tiny_images.image(b"one")
     killed(lambda on: publisher.publish(first, on), at="name it")
