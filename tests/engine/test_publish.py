@@ -87,13 +87,14 @@ def test_what_passes_here_and_not_as_pulled_back_gets_no_name(publisher, tiny_im
     assert registry.tags(REPOSITORY) == []
 
 
-def test_the_engine_pulls_every_layer_of_what_it_proves(
+def test_the_engine_pulls_the_layers_that_it_does_not_know(
     publisher, tiny_images, registry, proxy: Proxy
 ):
     new = tiny_images.image(os.urandom(100_000), os.urandom(300_000))
     release = publisher.at(proxy.host).publish(new)
     layers = registry.manifest(REPOSITORY, release.digest)["layers"]
-    assert all(proxy.count(f"^GET .*/blobs/{one['digest']}") for one in layers)
+    # Once we, once the engine.
+    assert [proxy.count(f"^GET .*/blobs/{one['digest']}") for one in layers] == [2, 2]
 
 
 def test_nothing_that_was_pulled_stays_on_the_engine(engine: DockerClient, publisher, tiny_images):
@@ -370,6 +371,16 @@ def test_what_todays_policy_asks_for_is_asked_of_a_candidate_too(publisher, tiny
     )
     with pytest.raises(NotProvenError, match="kv not proven"):
         with_stages(publisher, require=["contract", "kv"]).promote(release.name)
+
+
+def test_a_candidate_that_lacks_it_is_not_promoted_by_publishing_it_again(
+    publisher, tiny_images, registry
+):
+    receipt = tiny_images.image(b"one")
+    with_stages(publisher, kv="unproven").publish(receipt, promote=False)
+    with pytest.raises(NameTakenError, match="another image already"):
+        with_stages(publisher, require=["contract", "kv"]).publish(receipt)
+    assert registry.digest(REPOSITORY, "tiny") is None
 
 
 def test_a_candidate_that_somebody_overwrote_is_not_promoted(publisher, tiny_images, registry):
