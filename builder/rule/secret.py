@@ -25,6 +25,16 @@ _CONTENTS: dict[str, tuple[bytes, re.Pattern[bytes]]] = {
         b"github_pat_",
         re.compile(rb"(?<!\w)github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}(?!\w)"),
     ),
+    "a GitHub app's token": (b"gh", re.compile(rb"(?<!\w)gh[ou]_[A-Za-z0-9]{36}(?!\w)")),
+    "an npm token": (b"npm_", re.compile(rb"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)")),
+    "a GitLab token": (
+        b"glpat-",
+        re.compile(rb"(?<![\w-])glpat-(?=[\w-]{0,60}\d)[\w-]{20,60}(?![\w-])", re.ASCII),
+    ),
+    "a Slack token": (
+        b"xox",
+        re.compile(rb"(?<!\w)xox[abeprs]-\d{6,20}-[A-Za-z0-9-]{10,200}(?![\w-])"),
+    ),
     "a Hugging Face token": (b"hf_", re.compile(rb"(?<!\w)hf_[A-Za-z0-9]{30,80}(?!\w)")),
     "an API key": (
         b"sk-",
@@ -43,9 +53,11 @@ _NAMES = re.compile(
 
 _ASSIGNED = re.compile(
     r"\b([A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIALS?)[A-Z0-9_]*)"
-    r"=(?![\"']?(?:\$|\s|$))",
+    # Empty, a variable, a path, a number or a word that switches: settings, not secrets.
+    r"=(?![\"']?(?:\$|\s|$|/[a-z]+/[a-z]|(?:\d{1,6}|true|false|yes|no|on|off|none|null)[\"']?(?:[\s;]|$)))",
     re.IGNORECASE,
 )
+_BEARER = re.compile(r"\bauthorization: *(?:bearer|basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"\w://[^\s/:@$]*:[^\s/@$]+@")
 
 
@@ -94,5 +106,7 @@ def _in_config(subject: Subject) -> Iterator[str]:
         for text in texts:
             yield from (f"{what}: in {place}" for what in sorted(kinds(text.encode())))
             yield from (f"a value of {name}: in {place}" for name in _ASSIGNED.findall(text))
+            if _BEARER.search(text):
+                yield f"a login in a header: in {place}"
             if _IN_ADDRESS.search(text):
                 yield f"a password in an address: in {place}"

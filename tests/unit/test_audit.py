@@ -38,6 +38,10 @@ PTX_80 = Code("ptx", 80)
 # None of them opens anything: made here, of the shape that each service gives out.
 LETTERS = "Ab3dE6gH1jK4mN7pQ0sT9vW2yZ5aC8eF1hJ4kL7n"
 TOKENS = {
+    "a GitHub app's token": "ghu_" + "a1B2" * 9,
+    "an npm token": "npm_" + "a1B2" * 9,
+    "a GitLab token": "glpat-" + "a1B2" * 5,
+    "a Slack token": "xoxb-" + "123456789012-" + "a1B2" * 6,
     "an AWS access key": "AKIA" + "Q3EGTS7HZ2WJ5NPX",
     "a GitHub token": "ghp_" + LETTERS[:36],
     "a GitHub workflow's token": "ghs_" + LETTERS[:36],
@@ -294,6 +298,24 @@ class TestSecrets:
     )
     def test_a_command_that_keeps_its_secret_is_none(self, good, command):
         assert secrets(with_config(good, history=(command,))).status == "pass"
+
+    @pytest.mark.parametrize(
+        "setting",
+        ["TOKENIZERS_PARALLELISM=false", "MAX_TOKENS=4096", "HF_TOKEN_PATH=/run/secrets/token"],
+    )
+    def test_a_setting_whose_name_sounds_like_a_secret_is_none(self, good, setting):
+        assert secrets(with_config(good, environment=(setting,))).status == "pass"
+
+    @pytest.mark.parametrize("value", ["hunter2", "4096abc", "falsehood", "12345678"])
+    def test_a_value_that_only_begins_like_a_setting_is_a_secret(self, good, value):
+        assert secrets(with_config(good, environment=(f"API_TOKEN={value}",))).status == "fail"
+
+    def test_a_bearer_header_in_the_history_is_a_login(self, good):
+        command = "RUN curl -H 'Authorization: Bearer abcdef1234567890' https://example.org"
+        assert outcome(secrets(with_config(good, history=(command,)))) == (
+            "fail",
+            "a login in a header: in the history",
+        )
 
     def test_one_in_the_environment_is_found(self, good):
         found = secrets(with_config(good, environment=("LLAMA_API_KEY=hunter2",)))
