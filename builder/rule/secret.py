@@ -19,6 +19,7 @@ _CONTENTS: dict[str, tuple[bytes, re.Pattern[bytes]]] = {
         ),
     ),
     "an AWS access key": (b"AKIA", re.compile(rb"(?<![\w+/])AKIA[A-Z0-9]{16}(?![\w+/])")),
+    "a Google API key": (b"AIza", re.compile(rb"(?<![\w+/])AIza[\w-]{35}(?![\w-])", re.ASCII)),
     "a GitHub token": (b"ghp_", re.compile(rb"(?<!\w)ghp_[A-Za-z0-9]{36}(?!\w)")),
     "a GitHub workflow's token": (b"ghs_", re.compile(rb"(?<!\w)ghs_[A-Za-z0-9]{36}(?!\w)")),
     "a GitHub fine-grained token": (
@@ -53,10 +54,13 @@ _NAMES = re.compile(
 
 _ASSIGNED = re.compile(
     r"\b([A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIALS?)[A-Z0-9_]*)"
-    # Empty, a variable, a path, a number or a word that switches: settings, not secrets.
-    r"=(?![\"']?(?:\$|\s|$|/[a-z]+/[a-z]|(?:\d{1,6}|true|false|yes|no|on|off|none|null)[\"']?(?:[\s;]|$)))",
+    r"=[\"']?([^\s\"';]*)",
     re.IGNORECASE,
 )
+_UNSET = re.compile(r"|\$.*|true|false|yes|no|on|off|none|null", re.IGNORECASE)
+"""Nothing, a variable, a switch: no secret under any name."""
+_NAMES_A_PLACE = re.compile(r".*_(PATH|FILE|DIR)", re.IGNORECASE)
+_NAMES_A_NUMBER = re.compile(r".*TOKEN(S|IZ|_(BIAS|BUDGET|COUNT|ID|LIMIT|RATIO)).*", re.IGNORECASE)
 _BEARER = re.compile(r"\bauthorization: *(?:bearer|basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"\w://[^\s/:@$]*:[^\s/@$]+@")
 
@@ -105,8 +109,24 @@ def _in_config(subject: Subject) -> Iterator[str]:
     for place, texts in {**places, "a label": labels}.items():
         for text in texts:
             yield from (f"{what}: in {place}" for what in sorted(kinds(text.encode())))
-            yield from (f"a value of {name}: in {place}" for name in _ASSIGNED.findall(text))
+            yield from (
+                f"a value of {name}: in {place}"
+                for name, value in _ASSIGNED.findall(text)
+                if not _is_setting(name, value)
+            )
             if _BEARER.search(text):
                 yield f"a login in a header: in {place}"
             if _IN_ADDRESS.search(text):
                 yield f"a password in an address: in {place}"
+
+
+def _is_setting(name: str, value: str) -> bool:
+    """Whether a value says how a program behaves, under a name that sounds like a secret's.
+
+    By name and value together: a number is a limit in MAX_TOKENS and a password in PASSWORD.
+    """
+    if _UNSET.fullmatch(value):
+        return True
+    if _NAMES_A_PLACE.fullmatch(name):
+        return value.startswith(("/", "~/", "./"))
+    return bool(_NAMES_A_NUMBER.fullmatch(name) and re.fullmatch(r"-?\d+(\.\d+)?", value))
