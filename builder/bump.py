@@ -159,7 +159,7 @@ def _look_up(remote: git.Remote, fork: Fork, ref: str | None, progress: Progress
     git.require()
     branch = fork.branch or "HEAD"
     with locked(remote.cache("history"), f"another look-up of fork {remote.fork}", progress):
-        head = git.resolve(remote, branch, progress)
+        head = git.branch_head(remote, fork.branch, progress)
         target = head if ref in {None, branch} else git.resolve(remote, ref, progress)
         history = git.history(remote, progress)
         for commit in (head, target):

@@ -68,16 +68,18 @@ def require() -> None:
 def resolve(remote: Remote, ref: str, progress: Progress) -> str:
     """The full SHA of a branch, tag, short or full SHA.
 
-    A full SHA asks nobody; a branch or tag costs one `ls-remote`; a short SHA needs the history.
-    Raises RemoteUnavailableError, RefNotFoundError.
+    A branch comes before a tag of the same name; `refs/tags/NAME` is the tag. A full SHA asks
+    nobody; a branch or tag costs one `ls-remote`; a short SHA needs the history. Raises
+    RemoteUnavailableError, RefNotFoundError.
     """
     if _FULL.fullmatch(ref):
         return ref
     progress.step(f"resolve {ref} at {remote.url}")
     names = _ls_remote(remote, progress)
-    for name in (ref, f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}"):
-        if name in names:
-            return names[name]
+    for full in (ref, f"refs/heads/{ref}", f"refs/tags/{ref}"):
+        # An annotated tag is listed twice: as itself, and as the commit that it stands for.
+        if full in names:
+            return names.get(f"{full}^{{}}", names[full])
     if _SHORT.fullmatch(ref):
         return _expand(remote, ref, progress)
     shown = (name for name in names if not name.startswith("refs/pull/"))
@@ -85,6 +87,29 @@ def resolve(remote: Remote, ref: str, progress: Progress) -> str:
     raise RefNotFoundError(
         f"{remote.url} has no branch, tag or commit {ref!r}",
         hint=suggestion(ref, known),
+    )
+
+
+def branch_head(remote: Remote, branch: str | None, progress: Progress) -> str:
+    """The full SHA of a branch's newest commit; None: of the default branch.
+
+    A tag of the same name is never taken for the branch. Costs one `ls-remote`. Raises
+    RemoteUnavailableError, RefNotFoundError.
+    """
+    progress.step(f"resolve {branch or 'HEAD'} at {remote.url}")
+    found = heads(remote, branch)
+    _warn_moved(remote, found.moved_to, progress)
+    if found.commit is not None:
+        return found.commit
+    if branch is None:
+        raise RefNotFoundError(f"{remote.url} has no commit on its default branch")
+    names = _ls_remote(remote, progress)
+    branches = (name for name in names if name.startswith("refs/heads/"))
+    tagged = f"refs/tags/{branch}" in names
+    raise RefNotFoundError(
+        f"{remote.url} has no branch {branch!r}",
+        why="it has a tag of that name, which never moves" if tagged else "",
+        hint=suggestion(branch, (name.removeprefix("refs/heads/") for name in branches)),
     )
 
 
@@ -288,7 +313,8 @@ def heads(remote: Remote, branch: str | None) -> Heads:
     # With the names given the server sends no others: mainline has tens of thousands.
     output, stderr = _run(git, remote, ["ls-remote", "--symref", remote.url, "HEAD", wanted])
     lines = [line.split("\t") for line in output.splitlines()]
-    default = next((value for value, name in lines if value.startswith("ref:")), None)
+    targets = {name: value for value, name in lines if value.startswith("ref:")}
+    default = targets.get("HEAD")
     found = {name: value for value, name in lines if not value.startswith("ref:")}
     return Heads(
         commit=found.get(wanted),
@@ -486,6 +512,8 @@ def _fetch_history(
     # fetch later, and fetches them from within that fetch, for minutes. It still does so when the
     # remote knows no filters either.
     arguments = [f"--filter={leave_out}", "--update-shallow", "origin", refspec]
+    # A branch that is gone stays in the way of one below its name: x of x/y.
+    arguments[:0] = ["--prune"] if "*" in refspec else []
     _fetch(repository, remote, arguments, progress)
     if repository.git.rev_parse("--is-shallow-repository") == "true":
         # It would stay cut off when the remote is whole again.
@@ -515,13 +543,16 @@ def _ls_remote(remote: Remote, progress: Progress) -> dict[str, str]:
 def _ask(git: "Git", remote: Remote, words: list[str], progress: Progress) -> str:
     """What git printed after talking to the remote; a redirect is told."""
     output, stderr = _run(git, remote, words)
-    moved_to = _redirect(stderr)
+    _warn_moved(remote, _redirect(stderr), progress)
+    return output
+
+
+def _warn_moved(remote: Remote, moved_to: str | None, progress: Progress) -> None:
     if moved_to:
         progress.warn(
             f"{remote.url} has moved to {moved_to}: "
             f"write that into pins.toml, forks.{remote.fork}.url"
         )
-    return output
 
 
 def _run(git: "Git", remote: Remote, words: list[str]) -> tuple[str, str]:

@@ -113,6 +113,24 @@ def test_a_pin_moves_to_the_branch_or_to_what_is_asked_for(file, repository, pro
     assert pinned(file) == repository.git("rev-parse", "HEAD")
 
 
+@pytest.mark.parametrize("to", [None, "master"])
+@pytest.mark.parametrize("tagged", ["HEAD~1", "side"])
+def test_a_tag_with_the_branchs_name_is_not_the_branch(file, repository, progress, to, tagged):
+    head = repository.git("rev-parse", "HEAD")
+    repository.git("checkout", "--quiet", "-b", "side")
+    repository.commit("on another branch")
+    repository.git("checkout", "--quiet", "master")
+    repository.git("tag", "master", tagged)
+    bump.bump(file, Request(to=to), None, progress)
+    assert pinned(file) == head
+
+
+def test_a_tag_is_not_the_branch_that_a_pin_follows(file, progress):
+    file.write_text(file.read_text().replace('branch = "master"', 'branch = "v1"'))
+    with pytest.raises(RefNotFoundError, match="has no branch 'v1'"):
+        bump.bump(file, Request(), None, progress)
+
+
 def test_a_pin_that_is_there_already_says_so_and_writes_nothing(file, home, repository):
     head = repository.git("rev-parse", "HEAD~2")
     result = builder("bump", "--to", head, "--pr-body", home.path / "pr.md", "--pins", file)

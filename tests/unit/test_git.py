@@ -27,6 +27,38 @@ def test_an_annotated_tag_resolves_to_the_commit_not_the_tag(remote, repository,
     assert git.resolve(remote, "v2", progress) == repository.git("rev-parse", "HEAD")
 
 
+def test_the_full_name_of_an_annotated_tag_resolves_to_its_commit(remote, repository, progress):
+    repository.git("tag", "--annotate", "v2", "--message", "two")
+    assert git.resolve(remote, "refs/tags/v2", progress) == repository.git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("kind", ["--no-sign", "--annotate"])
+def test_a_branch_comes_before_a_tag_of_its_name(remote, repository, progress, kind):
+    repository.git("tag", kind, "--message", "", "master", "HEAD~1")
+    head, tagged = (repository.git("rev-parse", ref) for ref in ("refs/heads/master", "HEAD~1"))
+    assert git.resolve(remote, "master", progress) == head
+    assert git.resolve(remote, "refs/tags/master", progress) == tagged
+    assert git.branch_head(remote, "master", progress) == head
+
+
+def test_the_default_branch_has_a_head_too(remote, repository, progress):
+    repository.git("update-ref", "refs/heads/HEAD", "HEAD~1")
+    assert git.branch_head(remote, None, progress) == repository.git("rev-parse", "HEAD")
+
+
+def test_a_tag_is_not_a_branch(remote, progress):
+    with pytest.raises(RefNotFoundError, match="has no branch 'v1'") as caught:
+        git.branch_head(remote, "v1", progress)
+    assert "a tag of that name" in caught.value.why
+    assert "known: master" in caught.value.hint
+
+
+def test_a_branch_that_is_gone_names_the_nearest(remote, progress):
+    with pytest.raises(RefNotFoundError) as caught:
+        git.branch_head(remote, "mastre", progress)
+    assert "did you mean 'master'?" in caught.value.hint
+
+
 def test_a_short_sha_is_expanded(remote, repository, progress):
     full = repository.git("rev-parse", "HEAD~1")
     assert git.resolve(remote, full[:9], progress) == full
@@ -45,6 +77,14 @@ def test_history_holds_commits_and_no_files(remote, repository, progress):
     repository.git("config", "uploadpack.allowFilter", "true")
     git.build_number(remote, repository.git("rev-parse", "HEAD"), progress)
     assert _objects(remote.cache("history")) == {"commit": 3}
+
+
+def test_a_branch_below_the_name_of_one_that_is_gone_is_fetched(remote, repository, progress):
+    repository.git("branch", "next")
+    git.history(remote, progress)
+    repository.git("branch", "--delete", "next")
+    repository.git("branch", "next/one")
+    assert git.history(remote, progress).has(repository.git("rev-parse", "next/one"))
 
 
 def test_a_full_sha_fetches_exactly_one_commit(remote, repository, progress):
