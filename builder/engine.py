@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import tarfile
-import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -69,19 +68,6 @@ def untag(client: "DockerClient", tag: str) -> None:
 
     with engine_errors(f"remove {tag}"), contextlib.suppress(ImageNotFound):
         client.images.remove(tag)
-
-
-def compressed_size(image: "Image") -> int:
-    """Bytes of the image's layers as a push would send them: gzip at its default level.
-
-    Reads the whole image out of the engine: some 6 s for 150 MB.
-    """
-    compressor = zlib.compressobj(level=6, wbits=31)
-    size = 0
-    chunks: Iterator[bytes] = image.save()
-    for chunk in chunks:
-        size += len(compressor.compress(chunk))
-    return size + len(compressor.flush())
 
 
 def first_line(error: BaseException) -> str:

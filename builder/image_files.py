@@ -6,7 +6,6 @@ later layer hides. Nothing is unpacked to disk but ELF files too large to hold.
 
 import contextlib
 import dataclasses
-import json
 import posixpath
 import tarfile
 import tempfile
@@ -16,7 +15,6 @@ from typing import IO, TYPE_CHECKING
 
 from builder import elf, engine, image_stream, signals
 from builder.container import LABEL, gpu_requests
-from builder.errors import EngineError
 from builder.image_tree import File, Layer
 
 if TYPE_CHECKING:
@@ -90,32 +88,15 @@ def layers(image: "Image", *, scan: Scan, deep: Callable[[str], bool]) -> tuple[
     `scan` sees all content; `deep` says of which ELF files machine and device code are read.
     Raises EngineError.
     """
-    found: dict[str, Layer] = {}
-    order: list[str] | None = None
-    with engine.engine_errors("send the image"), image_stream.archive(image) as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is None:
-                continue
-            if member.name == "manifest.json":
-                order = json.load(content)[0]["Layers"]
-            elif layer := _layer(content, scan, deep):
-                found[member.name] = layer
-    if order is None or not set(order) <= set(found):
-        raise EngineError("the engine sent an image whose layers cannot be read")
-    return tuple(found[name] for name in order)
+    found = image_stream.layers(image, lambda content: _layer(content, scan, deep))
+    return tuple(found[digest] for digest in image.attrs["RootFS"]["Layers"])
 
 
-def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer | None:
-    """The layer in this file of the archive; None when it is none: the others are JSON."""
+def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer:
+    """The layer in this tar archive; raises tarfile.TarError when it is none."""
     files: dict[str, File] = {}
     removed, emptied = set(), set()
-    try:
-        # A store may hand out its layers compressed.
-        archive = tarfile.open(fileobj=content, mode="r|*", bufsize=_CHUNK)  # noqa: SIM115
-    except tarfile.ReadError:
-        return None
-    with archive:
+    with tarfile.open(fileobj=content, mode="r|", bufsize=_CHUNK) as archive:
         for member in archive:
             path = posixpath.normpath(f"/{member.name}")
             folder, name = posixpath.split(path)

@@ -5,7 +5,6 @@ in zstd. A layer that one of the repository's releases has is taken from there: 
 the engine, nor compressed, nor uploaded. Labels are added on the way.
 """
 
-import gzip
 import hashlib
 import io
 import json
@@ -30,7 +29,6 @@ LEVEL = 9
 _LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 _CHUNK = 1 << 20
 _SMALL = 1 << 20
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 Descriptor = Mapping[str, Any]
 """What a manifest says of a blob: `mediaType`, `digest`, `size`."""
@@ -68,6 +66,7 @@ def push(
     there = [one for name in like if (one := repository.manifest(name))]
     known = _known(there, repository)
     wanted = list(image.attrs["RootFS"]["Layers"])
+    lacking = set(wanted) - known.keys()
     sent: dict[str, Descriptor] = {}
     uploaded: list[Descriptor] = []
     config = b""
@@ -75,12 +74,12 @@ def push(
     for part in _sent_by_engine(image, set(wanted) & known.keys(), progress):
         if isinstance(part, bytes):
             config = part
-        elif part.diff in wanted and part.diff not in sent:
+        elif part.diff in lacking and part.diff not in sent:
             place = f"layer {wanted.index(part.diff) + 1} of {len(wanted)}"
             sent[part.diff] = part.descriptor
             if _upload(part, repository, place, progress):
                 uploaded.append(part.descriptor)
-    lost = set(wanted) - known.keys() - sent.keys()
+    lost = lacking - sent.keys()
     if lost or not config:
         raise EngineError("the engine did not send the whole image", why="\n".join(lost))
     layers = [known.get(one) or sent[one] for one in wanted]
@@ -106,7 +105,7 @@ def read_back(repository: "RegistryClient", pushed: Pushed, progress: Progress) 
 
 
 def _unpacked_digest(content: IO[bytes]) -> str:
-    hashed = hashlib.file_digest(_plain(content), "sha256")  # type: ignore[arg-type]
+    hashed = hashlib.file_digest(image_stream.unpacked(content), "sha256")  # type: ignore[arg-type]
     return f"sha256:{hashed.hexdigest()}"
 
 
@@ -145,8 +144,7 @@ def _sent_by_engine(
     with engine.engine_errors("send the image"), image_stream.archive(image) as archive:
         for entry in archive:
             content = archive.extractfile(entry)
-            # Newer engines name a layer's file by its digest, older ones do not.
-            if content is None or f"sha256:{entry.name.rpartition('/')[2]}" in known:
+            if content is None or image_stream.named_after(entry) in known:
                 continue
             if entry.size <= _SMALL:
                 small[entry.name] = content.read()
@@ -155,8 +153,13 @@ def _sent_by_engine(
             # Without a name: nothing is left of it, however this program ends.
             with tempfile.TemporaryFile(dir=paths.cache()) as file:
                 yield _packed(content, file)
-    (described,) = json.loads(small["manifest.json"])
-    yield small[described["Config"]]
+    try:
+        (described,) = json.loads(small["manifest.json"])
+        config = small[described["Config"]]
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise EngineError("the engine sent no configuration of the image", why=why) from error
+    yield config
 
 
 def _packed(content: IO[bytes], file: IO[bytes]) -> _Layer:
@@ -166,7 +169,7 @@ def _packed(content: IO[bytes], file: IO[bytes]) -> _Layer:
     unpacked, packed, size = hashlib.sha256(), hashlib.sha256(), 0
     # One thread and more give different bytes; two and more the same.
     compressor = zstandard.ZstdCompressor(level=LEVEL, threads=2).compressobj()
-    plain = _plain(content)
+    plain = image_stream.unpacked(content)
     while chunk := plain.read(_CHUNK):
         unpacked.update(chunk)
         size += _write(compressor.compress(chunk), packed, file)
@@ -177,19 +180,6 @@ def _packed(content: IO[bytes], file: IO[bytes]) -> _Layer:
 def _write(piece: bytes, hashed: "hashlib._Hash", file: IO[bytes]) -> int:
     hashed.update(piece)
     return file.write(piece)
-
-
-def _plain(content: IO[bytes]) -> IO[bytes]:
-    """A layer's bytes unpacked: the containerd image store hands them out as they came."""
-    import zstandard
-
-    buffered = io.BufferedReader(content)  # type: ignore[type-var]
-    head = buffered.peek(4)
-    if head.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=buffered)  # type: ignore[return-value]
-    if head.startswith(_ZSTD):
-        return zstandard.ZstdDecompressor().stream_reader(buffered)
-    return buffered
 
 
 def _upload(layer: _Layer, repository: "RegistryClient", place: str, progress: Progress) -> bool:

@@ -3,7 +3,6 @@
 A layer's digest stands for its bytes, so its weight is kept: a rebuild changes two layers of ten.
 """
 
-import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from filelock import FileLock
 
-from builder import engine, image_stream, paths
+from builder import image_stream, paths
 
 if TYPE_CHECKING:
     from docker.models.images import Image
@@ -29,35 +28,16 @@ def compressed(image: "Image") -> int:
     with FileLock(paths.cache() / "layer-sizes.lock"):
         known = _load()
         if not known.keys() >= set(wanted):
-            known |= _measured(image, known)
+            known |= image_stream.layers(image, _weighed, known)
             _store(known)
-    if not known.keys() >= set(wanted):
-        # The containerd image store hands layers out as they came, perhaps compressed.
-        return engine.compressed_size(image)
     return sum(known[digest] for digest in wanted)
 
 
-def _measured(image: "Image", known: dict[str, int]) -> dict[str, int]:
-    """The size of each layer that is not known, by the digest of its bytes as a tar archive."""
-    layers = set(image.attrs["RootFS"]["Layers"])
-    found: dict[str, int] = {}
-    with engine.engine_errors("send the image"), image_stream.archive(image) as archive:
-        for entry in archive:
-            # Newer engines name a layer's file by its digest, older ones do not.
-            named = f"sha256:{entry.name.rpartition('/')[2]}"
-            content = archive.extractfile(entry) if named not in known else None
-            if content is not None:
-                digest, size = _weighed(content)
-                found |= {digest: size} if digest in layers else {}
-    return found
-
-
-def _weighed(content: IO[bytes]) -> tuple[str, int]:
-    hashed, gzip, size = hashlib.sha256(), zlib.compressobj(6, wbits=31), 0
+def _weighed(content: IO[bytes]) -> int:
+    gzip, size = zlib.compressobj(6, wbits=31), 0
     while chunk := content.read(_CHUNK):
-        hashed.update(chunk)
         size += len(gzip.compress(chunk))
-    return f"sha256:{hashed.hexdigest()}", size + len(gzip.flush())
+    return size + len(gzip.flush())
 
 
 def _file() -> Path:

@@ -1,8 +1,7 @@
 """An image's layers in the form that `docker save` sends them, written by hand."""
 
-import gzip
+import hashlib
 import io
-import json
 import tarfile
 
 import pytest
@@ -18,19 +17,21 @@ SECRET = b"the secret"
 class Saved:
     """An image whose `save` gives these layers, lowest first."""
 
-    def __init__(self, *layers: bytes, manifest: bool = True) -> None:
+    def __init__(self, *layers: bytes) -> None:
+        self.attrs = {"RootFS": {"Layers": [digest(layer) for layer in layers]}}
         # The engine sends blobs in the order of their names, not of the layers.
-        names = [f"blobs/sha256/{len(layers) - number}" for number in range(len(layers))]
-        found = dict(zip(names, layers, strict=True))
-        found["blobs/sha256/config"] = b'{"architecture": "amd64"}'
-        if manifest:
-            found["manifest.json"] = json.dumps([{"Layers": names}]).encode()
-        self.data = archive({name: found[name] for name in sorted(found)})
+        files = {f"blobs/sha256/{len(layers) - n}": layer for n, layer in enumerate(layers)}
+        files["blobs/sha256/config"] = b'{"architecture": "amd64"}'
+        self.data = archive({name: files[name] for name in sorted(files)})
 
     def save(self, chunk_size):
         assert chunk_size > 0
         # Odd pieces: an engine ends a chunk where it likes.
         return (self.data[n : n + 777] for n in range(0, len(self.data), 777))
+
+
+def digest(layer):
+    return f"sha256:{hashlib.sha256(layer).hexdigest()}"
 
 
 def archive(files, *more):
@@ -54,11 +55,11 @@ def entry(name, kind, **values):
     return member
 
 
-def read(*given, deep=lambda _: False, manifest=True):
+def read(*given, deep=lambda _: False):
     def scan(window):
         return frozenset({"a secret"} if SECRET in window else ())
 
-    return layers(Saved(*given, manifest=manifest), scan=scan, deep=deep)
+    return layers(Saved(*given), scan=scan, deep=deep)
 
 
 def only(given, path):
@@ -74,10 +75,6 @@ def test_layers_come_in_the_manifests_order():
 
 def test_an_empty_layer_is_a_layer():
     assert [len(layer.files) for layer in read(archive({}), archive({"a": b""}))] == [0, 1]
-
-
-def test_a_compressed_layer_is_read():
-    assert only(read(gzip.compress(archive({"a": b"12"}))), "/a").size == 2
 
 
 def test_each_kind_of_entry_with_its_rights():
@@ -144,11 +141,6 @@ def test_only_the_files_asked_for_keep_their_text():
     assert "/etc/ld.so.cache" in image_files.KEPT
 
 
-@pytest.mark.parametrize(
-    ("layer", "manifest"),
-    [(archive({"a": b""}), False), (b"\x28\xb5\x2f\xfd zstd" * 100, True)],
-    ids=["no manifest", "a layer in an unknown compression"],
-)
-def test_an_image_that_cannot_be_read_is_an_error(layer, manifest):
+def test_a_layer_that_is_no_tar_archive_is_an_error():
     with pytest.raises(EngineError, match="cannot be read"):
-        read(layer, manifest=manifest)
+        read(b"no archive" * 100)
