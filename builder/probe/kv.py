@@ -111,7 +111,7 @@ def judge(evidence: KvEvidence) -> KvVerdict:
     disagree: unproven. Anything else: fail.
     """
     weighed = kv_bytes.read(evidence.log, evidence.shape, evidence.asked, evidence.types)
-    said = kv_words.read(evidence.log or "")
+    said = kv_words.read(kv_bytes.without_others(evidence.log or "", evidence.shape))
     moved = _moved(evidence)
     status, why = _conclusion(evidence, weighed, said, moved)
     return KvVerdict(
@@ -133,7 +133,7 @@ def _conclusion(
 ) -> tuple[Status, str]:
     halves = _halves(weighed, evidence.asked)
     against = [one.means for one in said if one.kind in {"documented", "change", "refusal"}]
-    if _is_documented(evidence, halves, said, moved):
+    if _is_documented(evidence, halves, moved):
         return "unproven", (
             f"the fork's fallback on a machine without a GPU; nothing is proven of {evidence.asked}"
         )
@@ -148,16 +148,18 @@ def _conclusion(
         return "unproven", "; ".join([*reasons, *against])
     if against:
         return "unproven", f"bytes and numbers fit, but the log says: {'; '.join(against)}"
-    return "pass", f"the bytes fit; {moved.words}"
+    fits = _bytes_in_words(evidence, weighed) if weighed.by_name else "the bytes fit"
+    return "pass", f"{fits}; {moved.words}"
 
 
 def _is_documented(
     evidence: KvEvidence,
     halves: Sequence[tuple[Half, str]],
-    said: Sequence[Seen],
     moved: "_Moved",
 ) -> bool:
     """Whether this is what the fork says it does without a GPU: q8_0 in both halves."""
+    # Forks say it once, of whichever context comes first.
+    said = kv_words.read(evidence.log or "")
     as_q8 = {"fallback", "nothing"} if evidence.scripted else {"unmeasured", "nothing"}
     fork_type = {evidence.asked.k, evidence.asked.v} - set(MAINLINE_KV_TYPES)
     return (
@@ -310,6 +312,8 @@ def _bytes_in_words(evidence: KvEvidence, weighed: Bytes) -> str:
         v = _half_in_words(cache.v, evidence.asked.v)
         both = f"K and V each {k}" if k == v else f"K {k}, V {v}"
         parts.append(f"{name}{both} in {_layers(cache.layers)}{_slots(evidence.profile, cache)}")
+    if weighed.by_name is not None:
+        parts.append(f"by the log's names alone: {weighed.by_name}")
     return "; ".join(parts)
 
 

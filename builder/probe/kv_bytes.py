@@ -5,7 +5,7 @@ those of what is there.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,7 +21,8 @@ _FLOAT32 = 1e-6
 """The log's sizes are computed in 32 bits: a share of the size."""
 
 _CONTEXT = "constructing llama_context"
-"""Each begins with this line: the one that serves, and before it any dry run of `--fit`."""
+"""Each context begins with this line: the one that serves, before it any dry run of `--fit`, and
+before or after it those of a draft model or of the model's own heads for drafting."""
 
 _LINE = re.compile(
     r"size = +[\d.]+ MiB \( *(?P<cells>\d+) cells, +(?P<layers>\d+) layers, "
@@ -30,6 +31,12 @@ _LINE = re.compile(
 )
 
 _KV_CACHE = re.compile(r"\bllama_kv_cache(_\w+)?: +size = ")
+_BUFFER = re.compile(r"\bllama_kv_cache(_\w+)?: .*KV buffer size = +(?P<mib>[\d.]+) MiB")
+
+_ELSEWHERE = "smoke without --model: the shape of builder's own model is known"
+_SAME = "f16"
+"""The type that needs no proof by size where the shape is unknown: no fork puts another in its
+place, so that the name in the log's size line is enough beside the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +111,42 @@ class CacheBytes:
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """All caches by their sizes, or why nothing could be told."""
+    """All caches by their sizes, or why nothing could be told.
+
+    `by_name` says why no size could be expected, where the names in the log were taken instead.
+    """
 
     caches: tuple[CacheBytes, ...] = ()
     unknown: str | None = None
+    by_name: str | None = None
 
 
-def size_lines(log: str) -> list[CacheSize]:
-    """The size lines of the last context in a log: one, or two for a model with windows."""
-    last = log.rpartition(_CONTEXT)[2]
-    lines = (line for line in last.splitlines() if _KV_CACHE.search(line))
-    found = [match for line in lines if (match := _LINE.search(line))]
+@dataclass(frozen=True, slots=True)
+class LogContext:
+    """One llama_context of a log: its text, and the sizes of its caches.
+
+    `dry`: it was built to be measured, as `--fit` does, and holds no memory.
+    """
+
+    text: str
+    sizes: tuple[CacheSize, ...]
+    dry: bool
+
+
+def contexts(log: str) -> list[LogContext]:
+    """The contexts of a log that have caches, in order."""
+    texts = [f"{_CONTEXT}{text}" for text in log.split(_CONTEXT)[1:]] or [log]
+    found = []
+    for text in texts:
+        if sizes := size_lines(text):
+            buffers = [float(match["mib"]) for match in _BUFFER.finditer(text)]
+            found.append(LogContext(text, tuple(sizes), bool(buffers) and not any(buffers)))
+    return found
+
+
+def size_lines(text: str) -> list[CacheSize]:
+    """The size lines of one context: one, or two for a model with windows."""
+    lines = (line for line in text.splitlines() if _KV_CACHE.search(line))
     return [
         CacheSize(
             cells=int(match["cells"]),
@@ -125,27 +157,97 @@ def size_lines(log: str) -> list[CacheSize]:
             v_name=match["v_name"],
             v_mib=float(match["v"]),
         )
-        for match in found
+        for line in lines
+        if (match := _LINE.search(line))
     ]
 
 
+def without_others(log: str, shape: KvShape | None) -> str:
+    """The log without how contexts were built that are not the model's, by its header.
+
+    What such a context says of its cache's type, a draft's for example, is not about the one that
+    serves. When no context is the model's, the whole log.
+    """
+    found = contexts(log)
+    if shape is None or not any(_caches(shape, context.sizes) for context in found):
+        return log
+    for context in found:
+        if _caches(shape, context.sizes) is None:
+            # What follows the last size line may be about any context: it is kept.
+            *_, last = (match for match in _LINE.finditer(context.text))
+            log = log.replace(context.text, context.text[last.end() :], 1)
+    return log
+
+
 def read(log: str | None, shape: KvShape | None, asked: Kv, types: Mapping[str, KvType]) -> Bytes:
-    """Every cache by its sizes. `types` are those that the fork knows, with their blocks' bytes."""
+    """Every cache by its sizes. `types` are those that the fork knows, with their blocks' bytes.
+
+    Of several contexts, the last that has the layers of the model's header counts. Where two such
+    hold different types it is not known which one serves.
+    """
     if log is None:
         return Bytes(unknown="the server's log was not seen")
-    lines = size_lines(log)
-    if not lines:
+    found = contexts(log)
+    if not found:
         return Bytes(unknown="the log has no line with the cache's size")
     if shape is None:
         return Bytes(unknown="the model's header was not seen")
+    found = [context for context in found if not context.dry]
+    if not found:
+        return Bytes(unknown="the log has caches of a dry run alone")
     if shape.unknown is not None:
-        return Bytes(unknown=f"the header does not tell the cache's shape: {shape.unknown}")
-    caches = _caches(shape, lines)
-    if caches is None:
-        found = " and ".join(str(line.layers) for line in lines)
-        expected = " and ".join(str(len(layers)) for _, layers in _expected(shape))
-        return Bytes(unknown=f"the log has {found} layers, the model's header {expected}")
-    return Bytes(tuple(_weigh(*each, asked, types) for each in caches))
+        return _by_name(found, shape.unknown, asked)
+    return _by_size(found, shape, asked, types)
+
+
+def _by_size(
+    found: Sequence[LogContext], shape: KvShape, asked: Kv, types: Mapping[str, KvType]
+) -> Bytes:
+    """What the contexts with the layers of the model's header hold, when they agree."""
+    fitting = [caches for context in found if (caches := _caches(shape, context.sizes))]
+    if not fitting:
+        return Bytes(unknown=_misfit(shape, found))
+    weighed = [tuple(_weigh(*each, asked, types) for each in caches) for caches in fitting]
+    held = dict.fromkeys(_held(caches, asked) for caches in weighed)
+    if len(held) > 1:
+        return Bytes(unknown=f"contexts of the model's layers differ: {', then '.join(held)}")
+    return Bytes(weighed[-1])
+
+
+def _by_name(found: Sequence[LogContext], why: str, asked: Kv) -> Bytes:
+    """What a cache is called, which proves f16 alone; any other type only its size would."""
+    why = f"the header does not tell the cache's shape: {why}"
+    if asked != Kv(_SAME, _SAME):
+        return Bytes(unknown=f"{why}; {_ELSEWHERE}")
+    named = {Kv(size.k_name, size.v_name) for context in found for size in context.sizes}
+    if len(named) > 1:
+        return Bytes(unknown=f"{why}, and the log names {', '.join(sorted(map(str, named)))}")
+    return Bytes(
+        by_name=why,
+        caches=tuple(
+            CacheBytes(
+                windowed=index > 0,
+                layers=size.layers,
+                cells=size.cells,
+                streams=size.streams,
+                k=Half(size.k_name, size.k_mib, size.k_mib, (size.k_name,)),
+                v=Half(size.v_name, size.v_mib, size.v_mib, (size.v_name,)),
+            )
+            for index, size in enumerate(found[-1].sizes)
+        ),
+    )
+
+
+def _misfit(shape: KvShape, found: Sequence[LogContext]) -> str:
+    counts = [" and ".join(str(size.layers) for size in context.sizes) for context in found]
+    expected = " and ".join(str(len(layers)) for _, layers in _expected(shape))
+    logged = ", then ".join(dict.fromkeys(counts))
+    return f"the log has {logged} layers, the model's header {expected}"
+
+
+def _held(caches: tuple[CacheBytes, ...], asked: Kv) -> str:
+    """What all caches of a context hold."""
+    return " and ".join(f"K {each.k.held(asked.k)}, V {each.v.held(asked.v)}" for each in caches)
 
 
 def _expected(shape: KvShape) -> list[tuple[bool, tuple[KvLayer, ...]]]:
@@ -155,7 +257,7 @@ def _expected(shape: KvShape) -> list[tuple[bool, tuple[KvLayer, ...]]]:
 
 
 def _caches(
-    shape: KvShape, lines: list[CacheSize]
+    shape: KvShape, lines: Sequence[CacheSize]
 ) -> list[tuple[bool, tuple[KvLayer, ...], CacheSize]] | None:
     """Each size line with its layers, or None when they do not belong together."""
     expected = _expected(shape)

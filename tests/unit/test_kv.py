@@ -394,6 +394,63 @@ def test_a_note_in_the_log_changes_nothing(run: Run) -> None:
     assert (verdict.status, verdict.words) == ("pass", "heads are padded from 64 to 128 values")
 
 
+# --- More than one context, and a shape that is not known ----------------------------------------
+
+
+def with_a_head(run: Run, held: Kv, head: Kv, said: str = "") -> KvEvidence:
+    """As if a head for drafting had been given a context of its own, after the one that serves."""
+    seen = run(TURBO4, held, AS_TURBO4_MIGHT, gpu=True)
+    one_layer = replace(SCRIPTED, layers=SCRIPTED.layers[:1])
+    size = made(one_layer, head, dict(seen.types), head)
+    return replace(seen, log=f"{seen.log}constructing llama_context\n{said}\n{size}")
+
+
+@pytest.mark.parametrize("head", [F16, Q8, TURBO4], ids=str)
+def test_a_heads_own_context_is_not_judged(run: Run, head: Kv) -> None:
+    verdict = judge(with_a_head(run, TURBO4, head))
+    assert in_short(verdict) == "turbo4 asked, turbo4 in effect, pass"
+
+
+@pytest.mark.parametrize("held", [F16, Q8], ids=str)
+def test_a_heads_own_context_excuses_nothing(run: Run, held: Kv) -> None:
+    assert judge(with_a_head(run, held, TURBO4)).status == "fail"
+
+
+def test_what_is_said_of_a_heads_context_is_not_said_of_the_models(run: Run) -> None:
+    assert judge(with_a_head(run, TURBO4, Q8, said=FALLS_BACK)).status == "pass"
+
+
+def test_f16_passes_where_the_header_does_not_tell_the_shape(run: Run) -> None:
+    shape = KvShape("new", unknown="which layers have attention is not known here")
+    verdict = judge(run(F16, F16, AS_F16, shape=shape, scripted=False))
+    assert in_short(verdict) == "f16 asked, f16 in effect, pass"
+    assert "by the log's names alone: the header does not tell" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("held", "moved", "status"),
+    [(Q8, AS_F16, "fail"), (F16, AS_Q8, "fail"), (F16, AS_GARBAGE, "fail")],
+)
+def test_f16_by_name_alone_is_no_pass(
+    run: Run, held: Kv, moved: tuple[float, float], status: str
+) -> None:
+    shape = KvShape("new", unknown="no rule for it")
+    assert judge(run(F16, held, moved, named=held, shape=shape)).status == status
+
+
+def test_f16_by_name_without_a_control_is_unproven(run: Run) -> None:
+    shape = KvShape("new", unknown="no rule for it")
+    assert judge(run(F16, F16, AS_F16, shape=shape, numbers=None)).status == "unproven"
+
+
+@pytest.mark.parametrize("asked", [TURBO4, Q8, Kv("f16", "q8_0")], ids=str)
+def test_of_another_type_a_shape_that_is_not_known_says_how_to_go_on(run: Run, asked: Kv) -> None:
+    shape = KvShape("new", unknown="no rule for it")
+    verdict = judge(run(asked, asked, AS_TURBO4_MIGHT, shape=shape, scripted=False))
+    assert verdict.status == "unproven"
+    assert "smoke without --model" in verdict.reason
+
+
 # --- The verdict as a value -----------------------------------------------------------------------
 
 

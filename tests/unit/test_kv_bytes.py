@@ -7,7 +7,15 @@ import pytest
 from builder.gguf_shape import KvLayer, KvShape
 from builder.model import Kv, Pins
 from builder.probe.kv import kv_types
-from builder.probe.kv_bytes import CacheBytes, CacheSize, Mix, read, size_lines
+from builder.probe.kv_bytes import (
+    CacheBytes,
+    CacheSize,
+    Mix,
+    contexts,
+    read,
+    size_lines,
+    without_others,
+)
 from tests.kv_logs import SCRIPTED, WINDOWS, line, made, real_log, weight
 
 DENSE = KvShape("qwen3", (KvLayer(heads=8, k=128, v=128),) * 36)
@@ -174,10 +182,79 @@ def test_what_spiritbuun_calls_turbo4_on_a_cpu_is_q8_0(
     assert found.caches[0].k.named == "turbo4"
 
 
-def test_a_dry_run_does_not_count() -> None:
+@pytest.mark.parametrize("held", [4.12, 8.5])
+def test_a_dry_run_does_not_count(real_pins: Pins, held: float) -> None:
+    text = real_log("spiritbuun-turbo4-fit").replace(
+        "(turbo4):    8.50", f"(turbo4):    {held:.2f}", 2
+    )
+    assert [context.dry for context in contexts(text)] == [True, False]
+    asked = Kv("turbo4", "turbo4")
+    (cache,) = read(text, SCRIPTED, asked, kv_types(real_pins, "spiritbuun")).caches
+    assert cache.k.mib == 8.5
+
+
+def test_a_log_of_dry_runs_alone_tells_nothing(real_pins: Pins) -> None:
     text = real_log("spiritbuun-turbo4-fit")
-    dry, real = "K (turbo4):    8.50", "K (turbo4):    4.12"
-    assert [one.k_mib for one in size_lines(text.replace(dry, real, 1))] == [8.5]
+    dry = text[: text.rindex("constructing llama_context")]
+    found = read(dry, SCRIPTED, Kv("turbo4", "turbo4"), kv_types(real_pins, "spiritbuun"))
+    assert (found.caches, found.unknown) == ((), "the log has caches of a dry run alone")
+
+
+# --- Several contexts -----------------------------------------------------------------------------
+
+CONTEXT = "llama_context: constructing llama_context\n"
+HEAD = KvShape("head", (KvLayer(heads=2, k=128, v=128),))
+
+
+@pytest.mark.parametrize("serving_first", [True, False])
+@pytest.mark.parametrize("head", ["f16", "q8_0", "turbo4"])
+def test_the_context_with_the_headers_layers_is_the_one_that_serves(
+    real_pins: Pins, head: str, *, serving_first: bool
+) -> None:
+    types, asked, other = kv_types(real_pins, "spiritbuun"), Kv("turbo4", "turbo4"), Kv(head, head)
+    texts = [CONTEXT + made(DENSE, asked, types, asked), CONTEXT + made(HEAD, other, types, other)]
+    text = "".join(texts if serving_first else reversed(texts))
+    (cache,) = read(text, DENSE, asked, types).caches
+    assert (held(cache, asked), cache.layers) == (("turbo4", "turbo4"), 36)
+
+
+def test_of_contexts_that_are_alike_the_last_counts(real_pins: Pins) -> None:
+    types, asked = kv_types(real_pins, "spiritbuun"), Kv("turbo4", "turbo4")
+    once = CONTEXT + made(SCRIPTED, asked, types, asked)
+    shorter = CONTEXT + line((528 * 2, 528 * 2), asked, layers=8, cells=512, streams=2)
+    (cache,) = read(once + shorter, SCRIPTED, asked, types).caches
+    assert (held(cache, asked), cache.cells) == (("turbo4", "turbo4"), 512)
+
+
+@pytest.mark.parametrize("other", [Kv("f16", "f16"), Kv("turbo4", "f16"), Kv("q8_0", "turbo4")])
+def test_which_of_two_contexts_that_differ_serves_is_not_known(real_pins: Pins, other: Kv) -> None:
+    types, asked = kv_types(real_pins, "spiritbuun"), Kv("turbo4", "turbo4")
+    texts = [CONTEXT + made(SCRIPTED, each, types, asked) for each in (asked, other)]
+    for text in (texts[0] + texts[1], texts[1] + texts[0]):
+        found = read(text, SCRIPTED, asked, types)
+        assert found.caches == ()
+        assert "contexts of the model's layers differ" in (found.unknown or "")
+
+
+def test_contexts_of_other_models_alone_are_named(real_pins: Pins) -> None:
+    types, asked = kv_types(real_pins, "mainline"), Kv("q8_0", "q8_0")
+    text = "".join(CONTEXT + made(each, asked, types, asked) for each in (NARROW, HEAD))
+    assert read(text, DENSE, asked, types).unknown == (
+        "the log has 24, then 1 layers, the model's header 36"
+    )
+
+
+def test_what_another_context_said_while_it_was_built_is_left_out(real_pins: Pins) -> None:
+    types, asked = kv_types(real_pins, "mainline"), Kv("q8_0", "q8_0")
+    own, other = (made(each, asked, types, asked) for each in (DENSE, HEAD))
+    text = f"begin\n{CONTEXT}own\n{own}{CONTEXT}other\n{other}end\n"
+    kept = without_others(text, DENSE).splitlines()
+    assert [word for word in ("begin", "own", "other", "end") if word in kept] == [
+        "begin",
+        "own",
+        "end",
+    ]
+    assert without_others(text, NARROW) == without_others(text, None) == text
 
 
 # --- What cannot be told --------------------------------------------------------------------------
@@ -191,6 +268,7 @@ def test_a_dry_run_does_not_count() -> None:
         ("llama_context: constructing llama_context\n", SCRIPTED, "no line with"),
         (real_log("mainline-q4_0"), None, "header was not seen"),
         (real_log("mainline-q4_0"), KvShape("mla", unknown="a latent"), "does not tell"),
+        (real_log("mainline-q4_0"), KvShape("mla", unknown="a latent"), "smoke without --model"),
         (real_log("mainline-q4_0"), DENSE, "the log has 8 layers, the model's header 36"),
         (real_log("mainline-q4_0"), WINDOWS, "the log has 8 layers, the model's header 1 and 5"),
         (
@@ -221,3 +299,30 @@ def test_a_cache_may_have_the_layers_for_drafting_or_not(real_pins: Pins) -> Non
 def test_another_memory_of_a_hybrid_is_no_kv_cache() -> None:
     other = real_log("mainline-q4_0").replace("llama_kv_cache:", "llama_memory_recurrent:")
     assert size_lines(other) == []
+
+
+# --- A shape that the header does not tell --------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", ["f16", "q8_0"])
+def test_f16_is_told_by_name_where_no_size_can_be_expected(real_pins: Pins, named: str) -> None:
+    types, asked = kv_types(real_pins, "mainline"), Kv("f16", "f16")
+    text = made(DENSE, Kv(named, named), types, Kv(named, named))
+    found = read(text, KvShape("new", unknown="no rule for it"), asked, types)
+    assert held(found.caches[0], asked) == (named, named)
+    assert "no rule for it" in (found.by_name or "")
+
+
+@pytest.mark.parametrize("asked", [Kv("q8_0", "q8_0"), Kv("f16", "q8_0"), Kv("q8_0", "f16")])
+def test_no_other_type_is_told_by_name(real_pins: Pins, asked: Kv) -> None:
+    types = kv_types(real_pins, "mainline")
+    found = read(made(DENSE, asked, types, asked), KvShape("new", unknown="no rule"), asked, types)
+    assert found.caches == ()
+
+
+def test_f16_is_not_told_by_name_when_contexts_differ(real_pins: Pins) -> None:
+    types, asked = kv_types(real_pins, "mainline"), Kv("f16", "f16")
+    other = Kv("q8_0", "q8_0")
+    text = CONTEXT + made(DENSE, asked, types, asked) + CONTEXT + made(HEAD, other, types, other)
+    found = read(text, KvShape("new", unknown="no rule"), asked, types)
+    assert (found.caches, "names f16, q8_0" in (found.unknown or "")) == ((), True)
