@@ -18,7 +18,7 @@ from builder.rule.contents import leftovers, permissions, stub
 from builder.rule.cpu_baseline import cpu_baseline
 from builder.rule.device_code import device_code
 from builder.rule.labels import BUILT_AS, VARIANT, labels
-from builder.rule.launch import entrypoint, healthcheck, user
+from builder.rule.launch import entrypoint, healthcheck, settings, user
 from builder.rule.linking import libgomp, needs, runpath
 from builder.rule.secret import kinds, secrets
 from builder.rule.server import kv_types, version
@@ -43,6 +43,7 @@ RULES: tuple[Callable[[Subject], Finding], ...] = (
     user,
     entrypoint,
     healthcheck,
+    settings,
     labels,
     size,
 )

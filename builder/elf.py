@@ -20,10 +20,11 @@ _EXECUTABLE = 4
 class Elf:
     """One ELF file. `machine` is its architecture and word size, which its needs share.
 
-    `search` are the folders of RUNPATH, or of RPATH without one, `interpreter` is the loader's
-    path. `extensions` maps each x86 extension that its code needs to one instruction that does,
-    `units` are its CUDA device code; both are None when nobody asked or nothing can be told.
-    `problem` says why the file could not be read.
+    `soname` is the name that it gives itself, and under which ldconfig lists it. `search` are the
+    folders of RUNPATH, or of RPATH without one, `interpreter` is the loader's path. `extensions`
+    maps each x86 extension that its code needs to one instruction that does, `units` are its CUDA
+    device code; both are None when nobody asked or nothing can be told. `problem` says why the file
+    could not be read.
     """
 
     machine: str = ""
@@ -33,6 +34,7 @@ class Elf:
     extensions: Mapping[str, str] | None = None
     units: tuple[fatbin.Unit, ...] | None = None
     problem: str | None = None
+    soname: str = ""
 
 
 def read(file: BinaryIO, *, deep: bool) -> Elf:
@@ -48,12 +50,13 @@ def read(file: BinaryIO, *, deep: bool) -> Elf:
     try:
         elf = ELFFile(file)
         machine = f"{elf['e_machine']}/{elf.elfclass}"
-        needed, search, interpreter = _linking(elf)
+        needed, search, interpreter, soname = _linking(elf)
         return Elf(
             machine=machine,
             needed=needed,
             search=search,
             interpreter=interpreter,
+            soname=soname,
             extensions=_extensions(elf) if deep else None,
             units=_units(elf, file) if deep else None,
         )
@@ -86,14 +89,14 @@ def sections(file: IO[bytes]) -> tuple[Section, ...]:
         return ()
 
 
-def _linking(elf: "ELFFile") -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
-    """What it needs, where it searches, its interpreter."""
+def _linking(elf: "ELFFile") -> tuple[tuple[str, ...], tuple[str, ...], str | None, str]:
+    """What it needs, where it searches, its interpreter, its own name."""
     from elftools.elf.dynamic import DynamicSegment
     from elftools.elf.segments import InterpSegment
 
     needed: list[str] = []
     search: dict[str, str] = {}
-    interpreter = None
+    interpreter, soname = None, ""
     for segment in elf.iter_segments():
         if isinstance(segment, InterpSegment):
             interpreter = str(segment.get_interp_name())
@@ -102,13 +105,16 @@ def _linking(elf: "ELFFile") -> tuple[tuple[str, ...], tuple[str, ...], str | No
             for tag in segment.iter_tags():
                 if tag.entry.d_tag == "DT_NEEDED":
                     needed.append(str(tag.needed))  # type: ignore[attr-defined]
+                elif tag.entry.d_tag == "DT_SONAME":
+                    soname = str(tag.soname)  # type: ignore[attr-defined]
                 elif tag.entry.d_tag == "DT_RUNPATH":
                     search["runpath"] = str(tag.runpath)  # type: ignore[attr-defined]
                 elif tag.entry.d_tag == "DT_RPATH":
                     search["rpath"] = str(tag.rpath)  # type: ignore[attr-defined]
     # The loader ignores RPATH where there is a RUNPATH.
     found = search.get("runpath", search.get("rpath"))
-    return tuple(needed), tuple(found.split(":")) if found is not None else (), interpreter
+    folders = tuple(found.split(":")) if found is not None else ()
+    return tuple(needed), folders, interpreter, soname
 
 
 def _extensions(elf: "ELFFile") -> dict[str, str] | None:

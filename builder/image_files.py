@@ -6,6 +6,7 @@ later layer hides. Nothing is unpacked to disk but ELF files too large to hold.
 
 import contextlib
 import dataclasses
+import hashlib
 import posixpath
 import tarfile
 import tempfile
@@ -120,31 +121,32 @@ def _file(
     scan: Scan,
     deep: Callable[[str], bool],
 ) -> File:
-    mode = member.mode & 0o7777
+    mode, owner = member.mode & 0o7777, (member.uid, member.gid)
     if member.isdir():
-        return File(path, "folder", mode)
+        return File(path, "folder", mode, owner=owner)
     if member.issym():
         return File(path, "link", mode, target=member.linkname)
     content = archive.extractfile(member) if member.isfile() else None
     if content is None:
         return File(path, "device", mode)
+    # Binary: the header's text holds its bytes as tarfile could decode them.
+    capability = member.pax_headers.get(_CAPABILITY, "").encode(errors="surrogateescape").hex()
+    bare = File(path, "file", mode, size=member.size, owner=owner, capability=capability)
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
-        head, secrets = _read(content, scan, copy, keep=path in KEPT)
+        head, secrets = _read(content, scan, copy, keep=path in KEPT or bare.has_rights)
         found = None
         if head.startswith(elf.MAGIC):
             copy.seek(0)
             found = elf.read(copy, deep=deep(path))  # type: ignore[arg-type]
         copy.seek(0)
-        return File(
-            path,
-            "file",
-            mode,
-            size=member.size,
-            capability=_CAPABILITY in member.pax_headers,
+        text = copy.read() if path in KEPT or bare.has_rights else b""
+        return dataclasses.replace(
+            bare,
             script=head.startswith(b"#!"),
             secrets=secrets,
             elf=found,
-            text=copy.read() if path in KEPT else None,
+            text=text if path in KEPT else None,
+            digest=hashlib.sha256(text).hexdigest() if bare.has_rights else "",
         )
 
 

@@ -10,14 +10,17 @@ from builder.elf import Elf
 Kind = Literal["file", "folder", "link", "device"]
 
 _MOST_LINKS = 40  # as the kernel
+_SET_ID = 0o6000
 
 
 @dataclass(frozen=True, slots=True)
 class File:
     """One entry of a layer. `path` is absolute, `size` in bytes, `mode` the twelve permission bits.
 
-    `target` is where a symbolic link leads. `capability`: it runs with privileges of its own.
-    `secrets` names the kinds of secret in its content. `text` is kept for a few files only.
+    `target` is where a symbolic link leads. `owner` is user and group. `capability` is the extended
+    attribute that gives it privileges of its own, in hex. `digest` is the SHA-256 of a file that
+    runs with rights of its own. `secrets` names the kinds of secret in its content. `text` is kept
+    for a few files only.
     """
 
     path: str
@@ -25,11 +28,18 @@ class File:
     mode: int = 0o644
     size: int = 0
     target: str = ""
-    capability: bool = False
+    owner: tuple[int, int] = (0, 0)
+    capability: str = ""
+    digest: str = ""
     script: bool = False
     secrets: frozenset[str] = frozenset()
     elf: Elf | None = None
     text: bytes | None = None
+
+    @property
+    def has_rights(self) -> bool:
+        """Whether it runs with other rights than those of who starts it."""
+        return self.kind == "file" and (bool(self.mode & _SET_ID) or bool(self.capability))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ _TAG = struct.Struct("<qQ")
 _PT_DYNAMIC, _PT_INTERP = 2, 3
 _PROGBITS, _STRTAB, _DYNAMIC, _NOTE = 1, 3, 6, 7
 _ALLOC, _EXECINSTR = 2, 4
-_TAGS = {"needed": 1, "rpath": 15, "runpath": 29}
+_TAGS = {"needed": 1, "soname": 14, "rpath": 15, "runpath": 29}
 
 X86_64, AARCH64 = 62, 183
 

@@ -1,17 +1,21 @@
 """What is in the image and belongs to the build, to the driver or to root."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from builder.elf import Elf
 from builder.image_tree import File
 from builder.probe.finding import Finding
-from builder.rule.subject import Subject, verdict_on
+from builder.rule.subject import Subject, some, unproven, verdict_on
 
 STUB = "stub"
 LEFTOVERS = "leftovers"
 PERMISSIONS = "permissions"
 
-_LIBCUDA = re.compile(r".*/(libcuda\.so[^/]*|stubs/[^/]+\.so[^/]*)")
+_DRIVER = re.compile(r"lib(cuda|cudadebugger|nvidia-[^/]*)\.so[^/]*")
+"""The driver's libraries, which the container toolkit mounts from the host."""
+
+_STUB = re.compile(r".*/stubs/[^/]+\.so[^/]*")
 
 _TOOL = (
     r"(.*-)?(gcc|g\+\+|cc|c\+\+|cpp|clang|clang\+\+|ld|ld\.bfd|ld\.gold|lld|as|ar|nvcc|ptxas|cicc"
@@ -29,17 +33,28 @@ _LEFTOVERS = {
 
 _ANYBODY = 0o002
 _STICKY = 0o1000
-_SET_ID = 0o6000
 
 
 def stub(subject: Subject) -> Finding:
-    """Whether any libcuda is in the image: a stub in the driver's place keeps CUDA from working."""
-    return verdict_on(
-        STUB,
-        _paths(subject, lambda file: bool(_LIBCUDA.fullmatch(file.path))),
-        expected="no libcuda: the driver's is mounted",
-        good="none",
-    )
+    """Whether a library of the driver is in the image: in the driver's place it breaks CUDA.
+
+    A file's name says so, or its soname, under which ldconfig lists it whatever the file's name.
+    """
+    expected = "no libcuda or other library of the driver: they are mounted"
+    files = sorted(subject.tree, key=lambda file: file.path)
+    faults = [fault for file in files if (fault := _stub(file))]
+    unread = [file.path for file in files if file.elf and file.elf.problem]
+    if unread and not faults:
+        return unproven(STUB, expected, f"cannot read the soname of {some(unread)}")
+    return verdict_on(STUB, faults, expected=expected, good="none")
+
+
+def _stub(file: File) -> str | None:
+    name = file.path.rpartition("/")[2]
+    soname = (file.elf or Elf()).soname
+    if _DRIVER.fullmatch(name) or _STUB.fullmatch(file.path):
+        return file.path
+    return f"{file.path} calls itself {soname}" if _DRIVER.fullmatch(soname) else None
 
 
 def leftovers(subject: Subject) -> Finding:
@@ -59,20 +74,23 @@ def leftovers(subject: Subject) -> Finding:
 def permissions(subject: Subject) -> Finding:
     """Whether anybody may write a path, or run a file with rights that the base did not give.
 
-    Folders with the sticky bit, as /tmp has it, are left out. The base is the lowest layer.
+    The base is the lowest layer. Its files with rights are allowed as they are there, to the byte,
+    and so are its folders with the sticky bit: /tmp.
     """
-    base = {file.path for file in subject.layers[0].files if _has_rights(file)}
-    faults = [f"anybody may write {path}" for path in _paths(subject, _is_open)]
+    base = {file.path: file for file in subject.layers[0].files}
+    files = sorted(subject.tree, key=lambda file: file.path)
+    faults = [f"anybody may write {one.path}" for one in files if _is_open(one, base)]
     faults += [
-        f"{path} runs with rights of its own"
-        for path in _paths(subject, _has_rights)
-        if path not in base
+        f"{one.path} runs with rights of its own" + (", unlike the base's" * (one.path in base))
+        for one in files
+        if one.has_rights and not _is_same(one, base)
     ]
+    given = sum(1 for one in base.values() if one.has_rights)
     return verdict_on(
         PERMISSIONS,
         faults,
         expected="no path that anybody may write, no setuid file beyond the base's own",
-        good=f"none; the base has {len(base)} setuid or setgid files",
+        good=f"none; the base has {given} setuid or setgid files",
     )
 
 
@@ -80,11 +98,18 @@ def _paths(subject: Subject, chosen: Callable[[File], bool]) -> list[str]:
     return sorted(file.path for file in subject.tree if chosen(file))
 
 
-def _is_open(file: File) -> bool:
+def _is_open(file: File, base: Mapping[str, File]) -> bool:
     if file.kind not in {"file", "folder"} or not file.mode & _ANYBODY:
         return False
-    return file.kind == "file" or not file.mode & _STICKY
+    is_shared = file.kind == "folder" and bool(file.mode & _STICKY)
+    return not (is_shared and _is_same(file, base))
 
 
-def _has_rights(file: File) -> bool:
-    return file.kind == "file" and (bool(file.mode & _SET_ID) or file.capability)
+def _is_same(file: File, base: Mapping[str, File]) -> bool:
+    """Whether the base has this path with the same content, owner and rights."""
+    known = base.get(file.path)
+    return known is not None and _identity(known) == _identity(file)
+
+
+def _identity(file: File) -> tuple[object, ...]:
+    return file.kind, file.mode, file.owner, file.capability, file.digest

@@ -2,17 +2,32 @@
 
 import itertools
 import posixpath
+import re
 
 from builder.image_tree import File
 from builder.probe.finding import Finding
-from builder.rule.subject import Subject, verdict_on
+from builder.rule.subject import Subject, some, verdict_on
 
 USER = "user"
 ENTRYPOINT = "entrypoint"
 HEALTHCHECK = "healthcheck"
+SETTINGS = "settings"
 
 _INITS = ("init", "tini", "tini-static", "dumb-init", "docker-init", "catatonit")
 _SERVER = "llama-server"
+_GIVEN = {
+    "LLAMA_ARG_HOST": "0.0.0.0",  # noqa: S104 - inside a container
+    "LLAMA_ARG_PORT": "8080",
+    "NVIDIA_VISIBLE_DEVICES": "all",
+}
+"""What the template sets."""
+
+# What llama-server, ggml, the forks, OpenMP and the loader read; LLAMA_CACHE is where downloads go.
+_READ = re.compile(
+    r"(?!LLAMA_CACHE$)(LLAMA|GGML|OMP|GOMP)_.*|TURBO.*"
+    r"|LD_PRELOAD|LD_AUDIT|CUDA_VISIBLE_DEVICES|NVIDIA_VISIBLE_DEVICES"
+)
+_SHOWN = 100
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -51,6 +66,30 @@ def healthcheck(subject: Subject) -> Finding:
     return verdict_on(HEALTHCHECK, faults, expected="a HEALTHCHECK", good=" ".join(test[1:])[:100])
 
 
+def settings(subject: Subject) -> Finding:
+    """Whether a plain `docker run` is what it seems: nothing baked in changes the server's own way.
+
+    That is an environment that it reads, or options after it in ENTRYPOINT and CMD.
+    """
+    environment = dict(one.partition("=")[::2] for one in subject.config.environment)
+    faults = [
+        _setting(name, value)
+        for name, value in environment.items()
+        if _READ.fullmatch(name) and _GIVEN.get(name) != value
+    ]
+    words = _options(subject)
+    if words:
+        options = [word for word in words if word.startswith("-")]
+        faults.append(f"the server's command line has {some(options or ['a word'])}")
+    given = [f"{name}={environment[name]}" for name in _GIVEN if name in environment]
+    return verdict_on(
+        SETTINGS,
+        faults,
+        expected="no setting of the server baked in but the address and port",
+        good=", ".join(given) or "none",
+    )
+
+
 def program(subject: Subject, name: str) -> File | None:
     """The file that this word of a command runs; None when there is none."""
     if "/" in name:
@@ -74,6 +113,19 @@ def _after_flags(words: list[str]) -> list[str]:
     if "--" in words:
         return words[words.index("--") + 1 :]
     return list(itertools.dropwhile(lambda word: word.startswith("-"), words))
+
+
+def _setting(name: str, value: str) -> str:
+    """The setting in words, without a value that may be a secret."""
+    return f"{name} is set" if re.search(r"KEY|TOKEN", name) else f"{name}={value[:_SHOWN]}"
+
+
+def _options(subject: Subject) -> list[str]:
+    """What follows the server's name in ENTRYPOINT and CMD."""
+    words = [*subject.config.entrypoint, *subject.config.command]
+    if words and posixpath.basename(words[0]) in _INITS:
+        words = _after_flags(words[1:])
+    return words[1:] if words and posixpath.basename(words[0]) == _SERVER else []
 
 
 def _entrypoint_fault(subject: Subject) -> str | None:

@@ -143,6 +143,8 @@ SM_90 = Library("""\
 """A unit's header (16 bytes), an entry's (64) that names architecture 90, and no code (16)."""
 
 RUNPATH = Library(link="-rpath /build/bin")
+DRIVER = Library(link="-soname libcuda.so.1")
+MANAGEMENT = Library(link="-soname libnvidia-ml.so.1")
 
 PRIVATE_KEY = """\
 RUN install -d -m 700 /root/.ssh \\
@@ -183,6 +185,20 @@ FAULTS = (
         _as_root("COPY --from=made /made.so /usr/local/cuda/lib64/stubs/libcuda.so"),
         _audit("stub"),
         library=Library(),
+    ),
+    Fault(
+        "libcuda under another name",
+        "image",
+        _as_root("COPY --from=made /made.so /opt/llama/libnvdrv.so"),
+        _audit("stub"),
+        library=DRIVER,
+    ),
+    Fault(
+        "libnvidia-ml under another name",
+        "image",
+        _as_root("COPY --from=made /made.so /usr/lib/x86_64-linux-gnu/libmanagement.so"),
+        _audit("stub"),
+        library=MANAGEMENT,
     ),
     Fault(
         "soname missing",
@@ -246,6 +262,18 @@ FAULTS = (
         _audit("permissions"),
     ),
     Fault(
+        "shell over the base's setuid program",
+        "image",
+        _as_root("RUN cp /usr/bin/bash /usr/bin/chsh && chmod 4755 /usr/bin/chsh"),
+        _audit("permissions"),
+    ),
+    Fault(
+        "sticky folder that anybody may write",
+        "image",
+        _as_root("RUN mkdir -m 1777 /opt/llama/plugins"),
+        _audit("permissions"),
+    ),
+    Fault(
         "150 MB too much",
         "image",
         _as_root("RUN head -c 150000000 /dev/zero >/opt/llama/model.bin"),
@@ -269,6 +297,9 @@ FAULTS = (
         "LABEL io.github.turboquant-builder.kv-types=turbo4",
         _audit("labels"),
     ),
+    Fault("context baked in", "image", "ENV LLAMA_ARG_CTX_SIZE=512", _audit("settings")),
+    Fault("option baked in", "image", 'CMD ["-c", "512"]', _audit("settings")),
+    Fault("library preloaded", "image", "ENV LD_PRELOAD=libm.so.6", _audit("settings")),
     Fault(
         "no HEALTHCHECK",
         "image",

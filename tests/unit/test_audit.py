@@ -16,7 +16,7 @@ from builder.rule.contents import leftovers, permissions, stub
 from builder.rule.cpu_baseline import cpu_baseline
 from builder.rule.device_code import device_code
 from builder.rule.labels import labels
-from builder.rule.launch import entrypoint, healthcheck, user
+from builder.rule.launch import entrypoint, healthcheck, settings, user
 from builder.rule.linking import libgomp, needs, runpath
 from builder.rule.secret import kinds, secrets
 from builder.rule.server import kv_types, offered, version
@@ -170,6 +170,19 @@ def test_a_stub_left_in(good, path):
     assert outcome(stub(with_files(good, File(path, "file")))) == ("fail", path)
 
 
+@pytest.mark.parametrize("soname", ["libcuda.so.1", "libnvidia-ml.so.1", "libcudadebugger.so.1"])
+def test_a_stub_under_another_name_is_known_by_its_soname(good, soname):
+    path = "/opt/llama/libnvdrv.so"
+    found = stub(with_files(good, File(path, "file", elf=Elf(MACHINE, soname=soname))))
+    assert outcome(found) == ("fail", f"{path} calls itself {soname}")
+
+
+def test_a_soname_that_cannot_be_read_leaves_it_unproven(good):
+    broken = with_elf(good, CPU, problem="Magic number does not match")
+    assert stub(broken).status == "unproven"
+    assert stub(with_files(broken, File("/x/libcuda.so", "file"))).status == "fail"
+
+
 def test_the_cuda_runtime_is_no_stub(good):
     assert stub(with_files(good, File("/opt/llama/libcudart.so.12", "file"))).status == "pass"
 
@@ -208,12 +221,18 @@ def test_a_leftover_that_a_later_layer_removed_is_none(good):
     "file",
     [
         File("/models", "folder", 0o777),
+        File("/scratch", "folder", 0o1777),
+        File("/tmp", "folder", 0o1777, owner=(10001, 0)),
         File("/opt/llama/x", "file", 0o666),
         File("/usr/bin/setuid", "file", 0o4755),
         File("/usr/bin/setgid", "file", 0o2755),
-        File("/usr/bin/capable", "file", 0o755, capability=True),
+        File("/usr/bin/capable", "file", 0o755, capability="01"),
+        File("/usr/bin/su", "file", 0o4755, digest="bash"),
+        File("/usr/bin/su", "file", 0o6755),
+        File("/usr/bin/su", "file", 0o4755, owner=(0, 42)),
+        File("/usr/bin/su", "file", 0o4755, capability="01"),
     ],
-    ids=lambda file: file.path,
+    ids=lambda file: f"{file.path} {file.mode:o} {file.owner} {file.capability}{file.digest}",
 )
 def test_a_path_that_gives_rights_away(good, file):
     assert file.path in permissions(with_files(good, file)).observed
@@ -222,13 +241,13 @@ def test_a_path_that_gives_rights_away(good, file):
 @pytest.mark.parametrize(
     "file",
     [
-        File("/scratch", "folder", 0o1777),
+        File("/tmp", "folder", 0o1777),
         File("/dev/zero", "device", 0o666),
         File("/usr/bin/link", "link", 0o777, target="su"),
         File("/usr/bin/su", "file", 0o4755),
         File("/var/mail", "folder", 0o2775),
     ],
-    ids=["sticky", "a device", "a link", "the base's own, upgraded", "a folder's group"],
+    ids=["the base's own sticky one", "a device", "a link", "the base's own", "a folder's group"],
 )
 def test_a_path_that_gives_no_rights_away(good, file):
     assert permissions(with_files(good, file)).status == "pass"
@@ -575,6 +594,55 @@ def test_an_entrypoint_that_starts_the_server(good, words):
 @pytest.mark.parametrize("test", [(), ("NONE",), ("CMD",), ("CMD", "/usr/local/bin/gone")])
 def test_no_healthcheck(good, test):
     assert healthcheck(with_config(good, healthcheck=test)).status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("LLAMA_ARG_CTX_SIZE=512", "LLAMA_ARG_CTX_SIZE=512"),
+        ("LLAMA_ARG_CTX_SIZE=", "LLAMA_ARG_CTX_SIZE="),
+        ("LLAMA_ARG_HOST=127.0.0.1", "LLAMA_ARG_HOST=127.0.0.1"),
+        ("LLAMA_ARG_PORT=8081", "LLAMA_ARG_PORT=8081"),
+        ("LLAMA_ARG_HF_TOKEN=x", "LLAMA_ARG_HF_TOKEN is set"),
+        ("LLAMA_API_KEY=x", "LLAMA_API_KEY is set"),
+        ("TURBO_AUTO_ASYMMETRIC=0", "TURBO_AUTO_ASYMMETRIC=0"),
+        ("GGML_CUDA_FORCE_MMQ=1", "GGML_CUDA_FORCE_MMQ=1"),
+        ("LD_PRELOAD=/x.so", "LD_PRELOAD=/x.so"),
+        ("NVIDIA_VISIBLE_DEVICES=void", "NVIDIA_VISIBLE_DEVICES=void"),
+    ],
+)
+def test_a_setting_of_the_server_that_is_baked_in(good, setting, told):
+    baked = with_config(good, environment=(*good.config.environment, setting))
+    assert outcome(settings(baked)) == ("fail", told)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "LLAMA_ARG_HOST=0.0.0.0",
+        "LLAMA_ARG_PORT=8080",
+        "LLAMA_CACHE=/models",
+        "NVIDIA_VISIBLE_DEVICES=all",
+        "CUDA_VERSION=12.6.3",
+        "LANG=C.UTF-8",
+    ],
+)
+def test_a_setting_that_changes_nothing_of_a_plain_run(good, setting):
+    assert settings(with_config(good, environment=(setting,))).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "command"),
+    [
+        ((*subjects.CONFIG.entrypoint, "-c", "512"), ()),
+        (subjects.CONFIG.entrypoint, ("-c", "512")),
+        ((), ("llama-server", "-c", "512")),
+    ],
+    ids=["ENTRYPOINT", "CMD", "CMD alone"],
+)
+def test_an_option_of_the_server_that_is_baked_in(good, entrypoint, command):
+    baked = with_config(good, entrypoint=entrypoint, command=command)
+    assert outcome(settings(baked)) == ("fail", "the server's command line has -c")
 
 
 class TestLabels:

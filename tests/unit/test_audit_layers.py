@@ -97,7 +97,20 @@ def test_each_kind_of_entry_with_its_rights():
     }
     assert (found["/a"].mode, found["/a/link"].target) == (0o1777, "../b")
     assert (found["/a/file"].script, found["/a/ping"].script) == (True, False)
-    assert (found["/a/file"].capability, found["/a/ping"].capability) == (False, True)
+    assert (found["/a/file"].capability, found["/a/ping"].capability) == ("", "78")
+
+
+def test_what_runs_with_rights_is_known_by_its_content_and_owner():
+    su = entry("su", tarfile.REGTYPE, mode=0o4755, uid=1, gid=2)
+    capable = entry("ping", tarfile.REGTYPE, pax_headers={"SCHILY.xattr.security.capability": "x"})
+    (layer,) = read(archive({"plain": b""}, su, capable))
+    nothing = hashlib.sha256(b"").hexdigest()
+
+    assert {file.path: (file.owner, file.digest) for file in layer.files} == {
+        "/plain": ((0, 0), ""),
+        "/su": ((1, 2), nothing),
+        "/ping": ((0, 0), nothing),
+    }
 
 
 def test_what_a_layer_takes_away():

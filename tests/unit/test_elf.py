@@ -50,6 +50,11 @@ def test_the_interpreter_of_a_program():
     assert read(made(interpreter="/lib/ld.so")).interpreter == "/lib/ld.so"
 
 
+def test_the_name_that_a_library_gives_itself():
+    assert read(made(tags=(("soname", "libcuda.so.1"),))).soname == "libcuda.so.1"
+    assert read(made()).soname == ""
+
+
 def test_the_python_that_runs_here_needs_a_c_library():
     with Path(sys.executable).resolve().open("rb") as file:
         found = elf.read(file, deep=False)
