@@ -252,6 +252,8 @@ def _notes(weighing: _Weighing, rows: list[Row]) -> Iterator[str]:
     if request.ctx and model.native and request.ctx > model.native:
         yield f"{request.ctx} tokens are more than the {model.native} it was trained for"
     yield from dict.fromkeys(row.refused for row in rows if row.refused)
+    if not model.shape.layers and not model.shape.recurrent:
+        yield f"models of architecture {model.shape.architecture} keep no KV cache"
     if request.kv and request.kv.k != request.kv.v:
         yield "K and V differ: it takes a build with GGML_CUDA_FA_ALL_QUANTS"
     if model.weights.draft:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from builder import not_gguf
 from builder.errors import UsageError
 
 Value = int | float | bool | str | list[int] | list[float] | list[bool] | None
@@ -20,6 +21,9 @@ Header = Mapping[str, Value]
 """Keys and values. A list of texts reads as None: vocabularies are long, and say nothing here."""
 
 _ALIGNMENT = 32
+_NAMED = 5
+"""Missing files that an error names."""
+
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
@@ -61,7 +65,7 @@ def read(path: Path) -> Contents:
 
 def _shards(path: Path) -> list[Path]:
     named = _SHARD.fullmatch(path.name)
-    if named is None:
+    if named is None or not 1 <= int(named["number"]) <= int(named["count"]):
         return [path]
     count = int(named["count"])
     every = [
@@ -71,7 +75,9 @@ def _shards(path: Path) -> list[Path]:
     missing = [each.name for each in every if not each.exists()]
     if missing:
         raise UsageError(
-            f"{path.name} is one of {count} files", why=f"not there: {', '.join(missing)}"
+            f"{path.name} is one of {count} files",
+            why=f"not there: {', '.join(missing[:_NAMED])}"
+            + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""),
         )
     return every
 
@@ -79,12 +85,15 @@ def _shards(path: Path) -> list[Path]:
 def _read_one(path: Path) -> Contents:
     with _mapped(path) as data:
         keys, reader, count = _Reader.start(data)
-        infos = sorted((reader.tensor() for _ in range(count)), key=lambda info: info.offset)
+        infos = sorted(reader.tensors(count), key=lambda info: (info.offset, info.values > 0))
         given = keys.get("general.alignment")
         alignment = given if isinstance(given, int) and given > 0 else _ALIGNMENT
         begin = -(-reader.at // alignment) * alignment
         # Where one ends is where the next begins, of whatever type it is.
         sizes = [after.offset - info.offset for info, after in pairwise(infos)]
+        for info, size in zip(infos, sizes, strict=False):
+            if not bool(info.values) <= size <= _WIDEST * info.values + alignment:
+                raise ValueError(f"{info.name}: {info.values} values in {size} bytes")
         if infos:
             sizes.append(_last_size(infos, sizes, len(data) - begin))
         tensors = zip(infos, sizes, strict=True)
@@ -93,8 +102,13 @@ def _read_one(path: Path) -> Contents:
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    if path.exists() and not path.is_file():
+        # a pipe would be waited for
+        raise UsageError(f"the header of {path} cannot be read", why="it is no regular file")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if other := not_gguf.known(data[: not_gguf.START]):
+                raise UsageError(f"{path} is no GGUF", why=other.what, hint=other.hint)
             yield data
     except (OSError, ValueError, LookupError, struct.error) as error:
         raise UsageError(f"the header of {path} cannot be read", why=str(error)) from error
@@ -121,7 +135,11 @@ def _last_size(infos: list[_Info], sizes: list[int], available: int) -> int:
     that is a fork's own from the file's end.
     """
     last = infos[-1]
-    alike = [each for each in zip(infos, sizes, strict=False) if each[0].kind == last.kind]
+    alike = [
+        each
+        for each in zip(infos, sizes, strict=False)
+        if each[0].kind == last.kind and each[0].values
+    ]
     if alike:
         info, size = max(alike, key=lambda each: each[1])
         return round(last.values * size / info.values)
@@ -156,12 +174,23 @@ _TEXT, _LIST = 8, 9
 _VERSIONS = (2, 3)
 """Version 1 counted in 32 bits; nothing has written it since 2023."""
 
+_WIDEST = 8
+"""Bytes of a value of ggml's widest types, i64 and f64."""
+
+_MOST_DIMENSIONS, _MOST_VALUES, _LONGEST_NAME = 4, 2**63 - 1, 64
+"""Of a tensor: GGML_MAX_DIMS, what a signed 64-bit number counts, GGML_MAX_NAME."""
+
+_LONGEST_KEY, _LONGEST_TEXT, _LONGEST_LIST = 2**16 - 1, 2**26, 2**24
+"""Bytes of a key, as the format has it; bytes of a text and items of a list, well above any model's
+(vocabularies have some 260,000 words, merges 520,000, a tokenizer's file 35 MB)."""
+
 
 @dataclass(slots=True)
 class _Reader:
     """A place in a GGUF, moving forward.
 
     Raises ValueError, struct.error or LookupError when there is no header, or not a whole one.
+    What it says of lengths is held against what is left of the file before anything is made of it.
     """
 
     data: "bytes | mmap.mmap"
@@ -171,19 +200,41 @@ class _Reader:
     def start(cls, data: "bytes | mmap.mmap") -> "tuple[Header, _Reader, int]":
         """The keys, the place after them, and how many tensors are described there."""
         magic, version = struct.unpack_from("<4sI", data)
-        if magic != b"GGUF" or version not in _VERSIONS:
-            raise ValueError(f"it begins with {magic!r}, version {version}")
+        if magic != b"GGUF":
+            raise ValueError(f"it begins with {magic!r}, a GGUF with b'GGUF'")
+        if version not in _VERSIONS:
+            raise ValueError(f"it is GGUF version {version}; 2 and 3 are known here")
         reader = cls(data, 8)
-        tensors, keys = reader.number("Q"), reader.number("Q")
-        return dict(reader.pair() for _ in range(keys)), reader, tensors
+        tensors, count = reader.number("Q"), reader.number("Q")
+        keys: dict[str, Value] = {}
+        for _ in range(count):
+            key, value = reader.pair()
+            if key in keys:
+                raise ValueError(f"it gives {key!r} twice")
+            keys[key] = value
+        return keys, reader, tensors
+
+    def tensors(self, count: int) -> "list[_Info]":
+        found: dict[str, _Info] = {}
+        for _ in range(count):
+            info = self.tensor()
+            if info.name in found:
+                raise ValueError(f"it describes the tensor {info.name!r} twice")
+            found[info.name] = info
+        return list(found.values())
 
     def tensor(self) -> _Info:
-        name, dimensions = self.text(), self.number("I")
+        name, dimensions = self.text(_LONGEST_NAME), self.number("I")
+        if dimensions > _MOST_DIMENSIONS:
+            raise ValueError(f"{name!r} has {dimensions} dimensions")
         sizes = tuple(self.number("Q") for _ in range(dimensions))
-        return _Info(name, sizes, self.number("I"), self.number("Q"))
+        found = _Info(name, sizes, self.number("I"), self.number("Q"))
+        if max(found.values, found.offset, *sizes, 0) > _MOST_VALUES:
+            raise ValueError(f"{name!r} is too large for any machine: {sizes}")
+        return found
 
     def pair(self) -> tuple[str, Value]:
-        key = self.text()
+        key = self.text(_LONGEST_KEY)
         return key, self.value(self.number("I"))
 
     def number(self, code: str) -> int:
@@ -191,36 +242,54 @@ class _Reader:
         self.at += struct.calcsize(code)
         return int(found)
 
-    def text(self) -> str:
+    def text(self, longest: int) -> str:
         size = self.number("Q")
+        self._require(size, longest)
         found = self.data[self.at : self.at + size]
-        if len(found) < size:
-            raise ValueError("it is cut short")
         self.at += size
         return found.decode(errors="replace")
 
     def value(self, kind: int) -> Value:
         if kind == _TEXT:
-            return self.text()
+            return self.text(_LONGEST_TEXT)
         if kind == _LIST:
             return self.list(self.number("I"), self.number("Q"))
-        code = _FORMATS[kind]
+        code = _format(kind)
         (found,) = struct.unpack_from(f"<{code}", self.data, self.at)
         self.at += struct.calcsize(code)
         return found  # type: ignore[no-any-return]
 
     def list(self, kind: int, count: int) -> Value:
         if kind == _TEXT:
+            self._require(8 * count, 8 * _LONGEST_LIST)
             self._pass_texts(count)
             return None
-        code = f"<{count}{_FORMATS[kind]}"
-        found = list(struct.unpack_from(code, self.data, self.at))
-        self.at += struct.calcsize(code)
+        code = _format(kind)
+        size = struct.calcsize(code)
+        self._require(size * count, size * _LONGEST_LIST)
+        found = list(struct.unpack_from(f"<{count}{code}", self.data, self.at))
+        self.at += size * count
         return found
 
     def _pass_texts(self, count: int) -> None:
-        data, at = self.data, self.at
+        data, at, end = self.data, self.at, len(self.data)
         unpack = struct.Struct("<Q").unpack_from
         for _ in range(count):
             at += 8 + unpack(data, at)[0]
+            if at > end:
+                raise ValueError("it is cut short")
         self.at = at
+
+    def _require(self, size: int, most: int) -> None:
+        """Raises ValueError when so many bytes are more than `most`, or not left in the file."""
+        if size > most:
+            raise ValueError(f"it gives a length of {size} bytes, where {most} are the most")
+        if size > len(self.data) - self.at:
+            raise ValueError("it is cut short")
+
+
+def _format(kind: int) -> str:
+    """How `struct` names a type of the format. Raises ValueError for one that it does not have."""
+    if kind not in _FORMATS:
+        raise ValueError(f"it has a value of type {kind}, which the format does not know")
+    return _FORMATS[kind]

@@ -5,11 +5,20 @@ header means, `create_memory` for which caches there are, read at ggml-org 0c1e5
 1c4788192.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder import gguf_file
 from builder.gguf_file import Header
+
+MOST_LAYERS = 512
+"""LLAMA_MAX_LAYERS: a header with more is refused, as llama.cpp does."""
+
+MOST = 2**31 - 1
+"""The largest number of a shape: llama.cpp holds them in 32 bits."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,8 @@ class KvShape:
     Those that look back a window have a cache of their own. `draft` are layers for drafting behind
     the model's own, which some builds keep a cache for and others do not. `recurrent` counts a
     hybrid's layers that keep a state, and `state_values` are the f32 values that they keep for a
-    sequence, all together. `unknown` says why the layers are not known; there are none then.
+    sequence, all together. `unknown` says why the layers are not known; there are none then. No
+    layers and nothing unknown: the model has no cache.
     """
 
     architecture: str
@@ -59,6 +69,8 @@ def read(path: Path) -> KvShape:
 def shape(keys: Header) -> KvShape:
     """The shape that a header's keys tell."""
     architecture = str(keys.get("general.architecture"))
+    if not _NAME.fullmatch(architecture):
+        return KvShape("unknown", unknown="the header gives no name of an architecture")
     own = {
         key.removeprefix(f"{architecture}."): value
         for key, value in keys.items()
@@ -76,13 +88,14 @@ class _NotKnownError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Windowed:
-    """Which layers look back a window: all but every `period`th.
+    """Which layers look back a window: all but every `period`th, the last or the `first` of each.
 
     `period` None: the header must say it for each. `window` holds where the header gives none.
     """
 
     period: int | None
     window: int = 0
+    first: bool = False
 
 
 _WINDOWED = {
@@ -95,6 +108,7 @@ _WINDOWED = {
     "gemma3n": _Windowed(5),
     "gemma4": _Windowed(None),
     "gpt-oss": _Windowed(2),
+    "laguna": _Windowed(4, first=True),
     "llama4": _Windowed(4, window=8192),
     "mimo2": _Windowed(None),
     "olmo2": _Windowed(4),
@@ -105,8 +119,8 @@ _WINDOWED = {
 _WINDOW_UNUSED = {"llama", "mistral3", "phi3", "phimoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe"}
 """Architectures whose header may name a window that llama.cpp does not use."""
 
-_EVERY_FOURTH = {"qwen3next", "qwen35", "qwen35moe"}
-"""Hybrids where every fourth layer has attention, unless the header says otherwise."""
+_INTERLEAVED = {"minimax-01": 8, "qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
+"""Hybrids where one layer of so many has attention, unless the header says otherwise."""
 
 _ZERO_HEADS = {
     "granitehybrid",
@@ -127,16 +141,43 @@ _PATTERN = "attention.sliding_window_pattern"
 _GEMMA3N_LAYERS = 20
 """Gemma 3n's layers from here on use the keys and values of layers before."""
 
-_LATENT = ("attention.key_length_mla", "attention.kv_lora_rank", "attention.indexer.head_count")
+_CACHELESS = {
+    "bert",
+    "dream",
+    "eurobert",
+    "gemma-embedding",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "llada",
+    "llada-moe",
+    "modern-bert",
+    "neo-bert",
+    "nomic-bert",
+    "nomic-bert-moe",
+    "rnd1",
+    "wavtokenizer-dec",
+}
+"""Encoders and models that diffuse: `create_memory` makes none for them."""
+
+_LATENT = ("attention.key_length_mla", "attention.value_length_mla")
+"""Both: a layer keeps one latent in place of K and V (`is_mla` of llama-hparams.cpp)."""
+
+_INDEXED = ("attention.indexer.head_count", "attention.indexer.key_length")
+"""A second cache, of an indexer."""
+
 _STATE = ("ssm.state_size", "ssm.conv_kernel", "wkv.head_size", "shortconv.l_cache", "kda.head_dim")
 
 
 def _shape(architecture: str, keys: Header) -> KvShape:
-    if any(_number(keys, key) for key in _LATENT):
-        raise _NotKnownError("it keeps a latent in place of keys and values")
     count = _number(keys, "block_count")
-    if not count:
+    if count is None:
         raise _NotKnownError("the header has no block_count")
+    if not 1 <= count <= MOST_LAYERS:
+        raise _NotKnownError(f"block_count is {count}, and llama.cpp takes 1 to {MOST_LAYERS}")
+    if architecture in _CACHELESS:
+        return KvShape(architecture)
+    if any(_number(keys, key) for key in _INDEXED):
+        raise _NotKnownError("it keeps an indexer's keys beside the cache")
     heads = _each(keys, "attention.head_count_kv", count) or _each(
         keys, "attention.head_count", count
     )
@@ -149,21 +190,23 @@ def _shape(architecture: str, keys: Header) -> KvShape:
         for index in range(count)
     ]
     own = count - (_number(keys, "nextn_predict_layers") or 0)
+    if own < 0:
+        raise _NotKnownError("it has more layers for drafting than layers")
     recurrent = sum(_recurrent(architecture, keys, attention)[:own])
     return KvShape(
         architecture,
         layers=tuple(layers[index] for index in range(own) if attention[index]),
         draft=tuple(layers[own:]),
         recurrent=recurrent,
-        state_values=recurrent * _state_values(keys) if recurrent else 0,
+        state_values=recurrent * _state_values(architecture, keys) if recurrent else 0,
     )
 
 
 def _with_attention(architecture: str, keys: Header, heads: list[int]) -> list[bool]:
     """Whether each layer keeps keys and values of its own."""
     count = len(heads)
-    if architecture in _EVERY_FOURTH:
-        return _interleaved(keys, heads)
+    if architecture in _INTERLEAVED:
+        return _interleaved(keys, heads, _INTERLEAVED[architecture])
     if architecture in _ZERO_HEADS:
         return [each > 0 for each in heads]
     if architecture not in _ALWAYS and any(_number(keys, key) for key in _STATE):
@@ -178,7 +221,7 @@ def _recurrent(architecture: str, keys: Header, attention: list[bool]) -> list[b
     """Whether each layer keeps a recurrent state."""
     if architecture in _ALWAYS:
         return [True] * len(attention)
-    if architecture not in _EVERY_FOURTH | _ZERO_HEADS:
+    if architecture not in _INTERLEAVED.keys() | _ZERO_HEADS:
         return [False] * len(attention)
     feeds = [0] * len(attention)
     if architecture.startswith("nemotron_h"):
@@ -187,8 +230,11 @@ def _recurrent(architecture: str, keys: Header, attention: list[bool]) -> list[b
     return [not has and not feed for has, feed in zip(attention, feeds, strict=True)]
 
 
-def _state_values(keys: Header) -> int:
+def _state_values(architecture: str, keys: Header) -> int:
     """`n_embd_r` and `n_embd_s` of llama-hparams.cpp: f32 values a layer keeps for a sequence."""
+    if architecture == "minimax-01":
+        size = _number(keys, "attention.key_length") or _even_share(keys)
+        return size * size * (_first(keys, "attention.head_count") or 0)
     width = _number(keys, "embedding_length") or 0
     short = _number(keys, "shortconv.l_cache")
     if short:
@@ -199,13 +245,13 @@ def _state_values(keys: Header) -> int:
     return convolution * (inner + 2 * groups * state) + state * inner
 
 
-def _interleaved(keys: Header, heads: list[int]) -> list[bool]:
+def _interleaved(keys: Header, heads: list[int], usual: int) -> list[bool]:
     recurrent = _each(keys, "attention.recurrent_layers", len(heads))
     if recurrent:
         return [not each for each in recurrent]
     if 0 in heads:
         return [each > 0 for each in heads]
-    interval = _number(keys, "full_attention_interval") or 4
+    interval = _number(keys, "full_attention_interval") or usual
     return [(index + 1) % interval == 0 for index in range(len(heads))]
 
 
@@ -225,7 +271,8 @@ def _windows(architecture: str, keys: Header, count: int) -> list[int]:
     period = _number(keys, _PATTERN) or rule.period
     if period is None:
         raise _NotKnownError("the header does not say which layers look back a window")
-    return [0 if (index + 1) % period == 0 else window for index in range(count)]
+    full = 0 if rule.first else period - 1
+    return [0 if index % period == full else window for index in range(count)]
 
 
 def _head_size(keys: Header, *, windowed: bool) -> tuple[int, int]:
@@ -234,28 +281,42 @@ def _head_size(keys: Header, *, windowed: bool) -> tuple[int, int]:
     for key in ("attention.key_length", "attention.value_length"):
         size = _number(keys, f"{key}_swa") if windowed else None
         found.append(size or _number(keys, key) or _even_share(keys))
-    return found[0], found[1]
+    latent = all(_number(keys, key) for key in _LATENT)
+    return found[0], 0 if latent else found[1]
 
 
 def _even_share(keys: Header) -> int:
-    width = _number(keys, "embedding_length")
-    heads = keys.get("attention.head_count")
-    first = heads[0] if isinstance(heads, list) and heads else heads
-    if not width or not isinstance(first, int) or not first:
+    width, first = _number(keys, "embedding_length"), _first(keys, "attention.head_count")
+    if not width or not first:
         raise _NotKnownError("the header gives no size of a head")
     return width // first
 
 
+def _first(keys: Header, key: str) -> int | None:
+    """A number of the first layer: the header gives one for all, or a list."""
+    found = _each(keys, key, 1)
+    return found[0] if found else None
+
+
 def _number(keys: Header, key: str) -> int | None:
     value = keys.get(key)
-    return value if isinstance(value, int) else None
+    return None if value is None or isinstance(value, list) else _checked(key, value)
 
 
 def _each(keys: Header, key: str, count: int) -> list[int] | None:
     """A value for each layer: the header gives one for all, or a list. None: it gives none."""
     value = keys.get(key)
-    if isinstance(value, list):
-        if len(value) < count:
-            raise _NotKnownError(f"{key} has {len(value)} values for {count} layers")
-        return [int(each) for each in value[:count]]
-    return [value] * count if isinstance(value, int) else None
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        return [_checked(key, value)] * count
+    if len(value) < count:
+        raise _NotKnownError(f"{key} has {len(value)} values for {count} layers")
+    return [_checked(key, each) for each in value[:count]]
+
+
+def _checked(key: str, value: object) -> int:
+    """A number, or a yes or no as one. Raises _NotKnownError for what 32 bits do not hold."""
+    if not isinstance(value, int) or not 0 <= value <= MOST:
+        raise _NotKnownError(f"{key} is {str(value)[:32]!r}, which is impossible")
+    return int(value)

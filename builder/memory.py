@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from builder.gguf_file import Contents, Header, Tensor
-from builder.gguf_shape import KvLayer, KvShape, shape
+from builder.gguf_shape import MOST, MOST_LAYERS, KvLayer, KvShape, shape
 from builder.kv_size import GROUP, layer_bytes
 from builder.model import MAINLINE_KV_TYPES, Kv, KvType
 
@@ -83,9 +83,9 @@ def model(contents: Contents) -> Model:
     """The model that a GGUF's header describes."""
     keys, architecture = contents.keys, str(contents.keys.get("general.architecture"))
     own = _number(keys, f"{architecture}.block_count")
-    own -= _number(keys, f"{architecture}.nextn_predict_layers")
+    own = min(own - _number(keys, f"{architecture}.nextn_predict_layers"), MOST_LAYERS)
     draft = [each for each in contents.tensors if own <= _layer(each) and own > 0]
-    used = [each for each in contents.tensors if each not in draft]
+    used = [each for each in contents.tensors if own > _layer(each) or own <= 0]
     named = {each.name: each for each in used}
     embedding = named.get("token_embd.weight")
     has_output = "output.weight" in named or "bert" in architecture
@@ -181,6 +181,5 @@ def _feed(keys: Header, architecture: str) -> int:
 
 def _number(keys: Header, key: str) -> int:
     value = keys.get(key)
-    if isinstance(value, list):
-        value = max((each for each in value if isinstance(each, int)), default=0)
-    return value if isinstance(value, int) else 0
+    several = value if isinstance(value, list) else [value]
+    return max((each for each in several if isinstance(each, int) and 0 <= each <= MOST), default=0)

@@ -176,6 +176,36 @@ def test_phi3_does_not_use_the_window_it_names() -> None:
     assert windows(of("phi3", attention__sliding_window=2048)) == [0] * 4
 
 
+def test_the_first_of_four_layers_of_laguna_looks_back_all_the_way() -> None:
+    found = of("laguna", block_count=8, attention__sliding_window=512)
+    assert windows(found) == [0, 512, 512, 512] * 2
+
+
+def test_without_a_window_every_layer_of_laguna_does() -> None:
+    assert windows(of("laguna")) == [0] * 4
+
+
+def test_a_latent_stands_for_k_and_v_where_both_lengths_are_named() -> None:
+    lengths: dict[str, Value] = {"attention__key_length": 576, "attention__value_length": 512}
+    one = of("deepseek2", attention__key_length_mla=192, **lengths)
+    both = of(
+        "deepseek2", attention__key_length_mla=192, attention__value_length_mla=128, **lengths
+    )
+    assert {(layer.k, layer.v) for layer in one.layers} == {(576, 512)}
+    assert {(layer.k, layer.v) for layer in both.layers} == {(576, 0)}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modern-bert", "gemma-embedding", "llada-moe"])
+def test_encoders_and_what_diffuses_have_no_cache(architecture: str) -> None:
+    assert of(architecture, attention__sliding_window=128) == KvShape(architecture)
+
+
+def test_every_eighth_layer_of_minimax_has_attention_and_the_others_a_state() -> None:
+    found = of("minimax-01", block_count=16, attention__key_length=128)
+    assert (len(found.layers), found.recurrent) == (2, 14)
+    assert found.state_values == 14 * 128 * 128 * 8
+
+
 @pytest.mark.parametrize("architecture", ["qwen3next", "qwen35", "qwen35moe"])
 def test_every_fourth_layer_of_qwens_hybrids_has_attention(architecture: str) -> None:
     found = of(architecture, block_count=12, ssm__state_size=128)
@@ -220,8 +250,13 @@ def test_layers_that_share_the_cache_of_others_have_none() -> None:
 @pytest.mark.parametrize(
     ("found", "why"),
     [
-        (of("deepseek2", attention__kv_lora_rank=512), "a latent"),
-        (of("deepseek2", attention__key_length_mla=192), "a latent"),
+        (of("deepseek32", attention__indexer__head_count=64), "an indexer's keys"),
+        (of("qwen3", block_count=513), "llama.cpp takes 1 to 512"),
+        (of("qwen3", block_count=-1), "block_count is '-1'"),
+        (of("qwen3", attention__head_count_kv=2**63), "which is impossible"),
+        (of("qwen3", attention__head_count_kv=[1.5] * 4), "which is impossible"),
+        (of("qwen3", nextn_predict_layers=5), "more layers for drafting"),
+        (of("a\x1b[31m"), "no name of an architecture"),
         (of("mamba3", ssm__state_size=128), "which of its layers have attention"),
         (of("tomorrow", attention__sliding_window=128), "which of its layers look back a window"),
         (of("gemma4", attention__sliding_window=128), "does not say which layers"),
