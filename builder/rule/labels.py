@@ -103,17 +103,17 @@ def _true(subject: Subject, pinned: Pinned) -> dict[str, str]:
             CUBLAS: pinned.variant.cublas,
         }
     if receipt:
-        runtime = next(one for one in receipt.bases if one.role == "runtime")
         true |= {
             VARIANT: receipt.variant,
             REVISION: receipt.commit,
             VERSION: f"b{receipt.build_number}",
             CLAIMED: str(receipt.commit_claimed).lower(),
             RECIPE: receipt.dockerfile_sha256,
-            BASE_NAME: runtime.reference.partition("@")[0],
-            BASE_DIGEST: runtime.digest,
-            ORIGIN: runtime.origin,
         }
+        for base in receipt.bases:
+            if base.role == "runtime":
+                name = base.reference.partition("@")[0]
+                true |= {BASE_NAME: name, BASE_DIGEST: base.digest, ORIGIN: base.origin}
     elif pinned.commit:
         number = fork.build_number if pinned.commit == fork.commit else None
         true |= {REVISION: pinned.commit, VERSION: f"b{number or 0}"}

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ class Saved:
     """An image whose `save` gives these layers, lowest first."""
 
     def __init__(self, *layers: bytes) -> None:
+        self.client = SimpleNamespace(images=SimpleNamespace(list=list))
         self.attrs = {"RootFS": {"Layers": [digest(layer) for layer in layers]}}
         # The engine sends blobs in the order of their names, not of the layers.
         files = {f"blobs/sha256/{len(layers) - n}": layer for n, layer in enumerate(layers)}

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 import zstandard
@@ -77,9 +78,10 @@ def digest(layer: bytes) -> str:
 
 
 class Image:
-    """An image of these layers, sent as files of these names."""
+    """An image of these layers, sent as files of these names; `others` are on the engine too."""
 
-    def __init__(self, layers, files):
+    def __init__(self, layers, files, others=()):
+        self.client = SimpleNamespace(images=SimpleNamespace(list=lambda: [*others, self]))
         self.attrs = {"RootFS": {"Layers": [digest(layer) for layer in layers]}}
         self._files = files
 
@@ -133,6 +135,13 @@ def test_a_known_layer_is_not_read():
         Image([ONE, TWO], files), lambda file: read.append(file.read()), {digest(ONE)}
     )
     assert read == [TWO]
+
+
+def test_a_layer_that_another_image_brought_is_read_from_there():
+    # containerd's store sends of a pulled image only the layers that it had to pull.
+    unlike, built = Image([MORE], {}), Image([ONE, TWO], {"a": ONE, "b": TWO})
+    pulled = Image([ONE, TWO], {"manifest.json": b"[]"}, others=[unlike, built])
+    assert content(pulled) == {digest(ONE): ONE, digest(TWO): TWO}
 
 
 @pytest.mark.parametrize(
