@@ -34,12 +34,14 @@ class Band:
 class KvType:
     """A KV cache type: bytes a block, values a block (both absent: unknown), and its band.
 
-    No band: nobody has measured it yet.
+    No band: nobody has measured it yet. `predicted` is what the published block format lets expect,
+    computed with the scripted model: half to twice that divergence.
     """
 
     block_bytes: int | None = None
     block_values: int | None = None
     band: Band | None = None
+    predicted: Band | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,8 @@ def _fork_problems(fork: Fork) -> Iterator[Problem]:
             yield f"kv_types.{name}", "give block_bytes and block_values, or neither"
         if kv.band is not None:
             yield from _at(f"kv_types.{name}.band", _band_problems(kv.band))
+        if kv.predicted is not None:
+            yield from _at(f"kv_types.{name}.predicted", _band_problems(kv.predicted))
     for commit, known in fork.broken.items():
         if not _SHA1.fullmatch(commit):
             yield f"broken.{commit}", "is not 40 hex digits; `git rev-parse` gives them"

@@ -11,16 +11,14 @@ from typing import Literal
 
 from builder.gguf_shape import KvShape
 from builder.model import MAINLINE_KV_TYPES, Band, Kv, KvType, Pins, Profile
-from builder.probe import kv_bytes, kv_words
+from builder.probe import kv_bytes, kv_limits, kv_words
 from builder.probe.finding import Finding, Status
 from builder.probe.kv_bytes import Bytes, CacheBytes, Half
+from builder.probe.kv_limits import CONTROL, EIGHT_BITS
 from builder.probe.kv_numbers import Numbers
 from builder.probe.kv_words import Seen
 
 PROBE = "kv"
-CONTROL = "f16"
-"""The type of both halves of the control's cache."""
-
 FALLBACK = "q8_0"
 """What forks hold in place of a type that a CPU cannot run."""
 
@@ -142,7 +140,7 @@ def _conclusion(
     if moved.kind in _WRONG:
         return "fail", "; ".join([moved.words, *against])
     missing = [weighed.unknown, *(half.unknown for half, _ in halves)]
-    if moved.kind == "nothing":
+    if moved.kind in _UNPROVEN:
         missing.append(moved.words)
     if reasons := list(dict.fromkeys(filter(None, missing))):
         return "unproven", "; ".join([*reasons, *against])
@@ -160,7 +158,7 @@ def _is_documented(
     """Whether this is what the fork says it does without a GPU: q8_0 in both halves."""
     # Forks say it once, of whichever context comes first.
     said = kv_words.read(evidence.log or "")
-    as_q8 = {"fallback", "nothing"} if evidence.scripted else {"unmeasured", "nothing"}
+    as_q8 = {"fallback", "nothing"} if evidence.scripted else {"unmeasured", "beyond", "nothing"}
     fork_type = {evidence.asked.k, evidence.asked.v} - set(MAINLINE_KV_TYPES)
     return (
         not evidence.gpu
@@ -178,8 +176,12 @@ def _halves(weighed: Bytes, asked: Kv) -> list[tuple[Half, str]]:
 
 # --- Numbers --------------------------------------------------------------------------------------
 
-_Kind = Literal["fits", "unmeasured", "nothing", "noise", "fallback", "outside", "garbage"]
+_Kind = Literal[
+    "fits", "unmeasured", "nothing", "beyond", "noise", "fallback", "outside", "garbage"
+]
 _WRONG: frozenset[_Kind] = frozenset({"noise", "fallback", "outside", "garbage"})
+_UNPROVEN: frozenset[_Kind] = frozenset({"nothing", "beyond"})
+"""Nothing can be told, or more than stands in for a band that nobody measured."""
 
 _SILENCE = 1e-6
 """Nats: less is the rounding of the log-probabilities themselves. bf16 moves them by 8e-6."""
@@ -190,8 +192,8 @@ _GARBAGE_SHARE = 1 / 3
 The scripted model with no prompt but its last byte is at 0.8 of it, with the last 40 bytes at 0.34.
 """
 
-_HALF_SHARE = 1 / 4
-"""Of what a type does in both halves, the least it does in one: K alone, measured with q4_0."""
+_NOISE_ROOM = 5
+"""So many times its noise, f16 is still no other type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +216,18 @@ def _moved(evidence: KvEvidence) -> _Moved:
     if not numbers.distance.kl < ceiling:
         return _Moved("garbage", f"garbage: {seen}; {ceiling:.1e} is another prompt's answer")
     if evidence.asked == Kv(CONTROL, CONTROL):
-        return _as_control(numbers, seen)
+        return _as_control(evidence, numbers, seen)
     return _as_asked(evidence, numbers, seen)
 
 
-def _as_control(numbers: Numbers, seen: str) -> _Moved:
-    if numbers.distance.kl <= _limit(numbers):
+def _as_control(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
+    kl, limit = numbers.distance.kl, _limit(numbers)
+    if kl <= limit:
         return _Moved("fits", f"{seen}, within the control's own noise")
+    fallback = _fallback_band(evidence)
+    least = fallback.kl[0] if fallback and evidence.scripted else EIGHT_BITS.kl[1]
+    if kl <= max(least, _NOISE_ROOM * limit):
+        return _Moved("beyond", f"{seen}, above the control's own noise, less than a type does")
     return _Moved("outside", f"{seen}, above the control's own noise")
 
 
@@ -230,11 +237,14 @@ def _limit(numbers: Numbers) -> float:
 
 
 def _as_asked(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
-    limit, band, kl = _limit(numbers), _band(evidence), numbers.distance.kl
+    limit, kl = _limit(numbers), numbers.distance.kl
+    known = kv_limits.measured(evidence.asked, evidence.types)
+    band = known if evidence.scripted else None
     least = band.kl[0] if band else None
-    if kl <= limit and limit > _SILENCE and least is not None and least < limit:
+    if kl <= limit and limit > _SILENCE and (least is None or least < limit):
         return _Moved("nothing", f"the control's noise of {limit:.1e} hides what the type does")
-    if kl <= limit and least != 0:
+    # A type that loses nothing, f32, is as good as f16 with any model.
+    if kl <= limit and (known is None or known.kl[0] != 0):
         return _Moved("noise", f"{seen}, as if {CONTROL} had been asked for")
     if band is None:
         return _without_band(evidence, numbers, seen)
@@ -242,52 +252,53 @@ def _as_asked(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
 
 
 def _in_band(evidence: KvEvidence, numbers: Numbers, band: Band, seen: str) -> _Moved:
-    kl, (low, high) = numbers.distance.kl, band.kl
-    limits = f"{evidence.asked}'s band of {low:.1e} to {high:.1e}, top-1 from {band.top1:.0%}"
-    if low <= kl <= high and numbers.distance.top1 >= band.top1:
-        return _Moved("fits", f"{seen}, in {limits}")
+    kl, high = numbers.distance.kl, band.kl[1]
+    limits = f"{evidence.asked}'s band of {_in_words(band)}"
+    if _is_in(numbers, band):
+        return _Moved("fits", f"{seen}, in {limits}{_against_prediction(evidence, numbers)}")
     other = _fallback_band(evidence)
     if other is not None and other != band and other.kl[0] <= kl <= other.kl[1]:
         return _Moved("fallback", f"{seen}, as {FALLBACK} does; not in {limits}")
     return _Moved("garbage" if kl > high else "outside", f"{seen}, not in {limits}")
 
 
+def _against_prediction(evidence: KvEvidence, numbers: Numbers) -> str:
+    """A remark when the answers are in the measured band, and not in the predicted one."""
+    band = kv_limits.predicted(evidence.asked, evidence.types)
+    if band is None or _is_in(numbers, band):
+        return ""
+    return f"; far from what its block format predicts: {_in_words(band)}"
+
+
 def _without_band(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
-    if not evidence.scripted:
-        return _Moved(
-            "unmeasured",
-            f"{seen}: more than the control's noise, no garbage; this model has no measured bands",
-        )
-    other = _fallback_band(evidence)
+    asked, types = evidence.asked, evidence.types
+    other = _fallback_band(evidence) if evidence.scripted else None
     if other is not None and numbers.distance.kl <= other.kl[1]:
         return _Moved("fallback", f"{seen}, no more than {FALLBACK} does")
-    return _Moved(
-        "unmeasured",
-        f"{seen}: more than {FALLBACK} does, no garbage; {evidence.asked}'s band is unmeasured",
-    )
+    if evidence.scripted:
+        unknown, limits = f"{asked}'s band is unmeasured", kv_limits.unmeasured(asked, types)
+    else:
+        unknown = "this model has no measured bands"
+        limits = kv_limits.of_another_model(asked, types, numbers.unrelated.kl)
+    if limits is None:
+        return _Moved("beyond", f"{seen}; {unknown}, and nothing can stand in for it")
+    allowed = f"{limits.source}, {_in_words(limits.band)}; {unknown}"
+    if _is_in(numbers, limits.band):
+        return _Moved("unmeasured", f"{seen}, within {allowed}")
+    return _Moved("beyond", f"{seen}, not within {allowed}")
+
+
+def _is_in(numbers: Numbers, band: Band) -> bool:
+    low, high = band.kl
+    return low <= numbers.distance.kl <= high and numbers.distance.top1 >= band.top1
+
+
+def _in_words(band: Band) -> str:
+    return f"{band.kl[0]:.1e} to {band.kl[1]:.1e}, top-1 from {band.top1:.0%}"
 
 
 def _fallback_band(evidence: KvEvidence) -> Band | None:
     return evidence.types[FALLBACK].band if FALLBACK in evidence.types else None
-
-
-def _band(evidence: KvEvidence) -> Band | None:
-    """The band of what was asked for; None where one half's is unmeasured, or the model another."""
-    if not evidence.scripted:
-        return None
-    k, v = (_band_of(evidence.types, name) for name in (evidence.asked.k, evidence.asked.v))
-    if k is None or v is None:
-        return None
-    if evidence.asked.k == evidence.asked.v:
-        return k
-    low = max(k.kl[0], v.kl[0]) * _HALF_SHARE
-    return Band(kl=(low, k.kl[1] + v.kl[1]), top1=min(k.top1, v.top1))
-
-
-def _band_of(types: Mapping[str, KvType], name: str) -> Band | None:
-    if name == CONTROL:
-        return Band(kl=(0.0, 0.0), top1=1.0)
-    return types[name].band if name in types else None
 
 
 # --- Words ----------------------------------------------------------------------------------------

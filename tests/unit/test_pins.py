@@ -232,8 +232,14 @@ BAD = [
     ),
     (
         "[forks.spiritbuun]",
-        "block_values = 128 }",
-        "block_values = 128, band = { kl = [2e-2, 1e-2], top1 = 0.5 } }",
+        "predicted = { kl = [7.6e-3, 3.1e-2]",
+        "predicted = { kl = [3.1e-2, 7.6e-3]",
+        "forks.spiritbuun.kv_types.turbo4.predicted.kl: [0.031, 0.0076] is no band",
+    ),
+    (
+        "[forks.spiritbuun]",
+        "block_values = 128, predicted",
+        "block_values = 128, band = { kl = [2e-2, 1e-2], top1 = 0.5 }, predicted",
         "forks.spiritbuun.kv_types.turbo4.band.kl: [0.02, 0.01] is no band: the lower limit",
     ),
     (
