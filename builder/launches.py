@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from builder import doctor_facts, waiting
 from builder.model import Kv, Profile
-from builder.probe import kv_numbers, readiness, stop
+from builder.probe import kv_numbers, readiness, stop, streaming
 from builder.probe import server as probe_server
 from builder.probe.determinism import PROBE as DETERMINISM
 from builder.probe.determinism import determinism
@@ -260,15 +260,21 @@ def _terminate(serving: Serving, when: stop.When) -> Ending:
 
 
 def _terminate_in_stream(serving: Serving, server: Server) -> Ending:
-    """SIGTERM after the first piece of an answer that is far from its end."""
+    """SIGTERM after the first piece of an answer that is far from its end.
+
+    Of a stream that is handed over whole the first piece comes when all is over.
+    """
     when: stop.When = "in mid-stream"
+    pace = streaming.pace(server, streaming.COMPLETION)
+    if pace.delivery != "in pieces":
+        return Ending(when, missed=f"when a stream is under way is not known ({pace.words})")
     body = {
         "prompt": "Count from one to a thousand: one",
         "n_predict": server.profile.slot_tokens - _ROOM,
         "ignore_eos": True,
         "stream": True,
     }
-    with probe_server.stream(server, "/completion", body) as pieces:
+    with probe_server.stream(server, streaming.COMPLETION, body) as pieces:
         if next(pieces, None) is None:
             return Ending(when, missed=f"no answer began: {pieces.fault}")
         return _terminate(serving, when)

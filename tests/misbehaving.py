@@ -1,7 +1,9 @@
 """A real HTTP server that answers as a llama-server with the scripted model does, or worse."""
 
 import json
+import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +15,7 @@ Reaction = Callable[["Handler", Body], None]
 ALIAS = "the-alias"
 COMMIT = "1c478819233f28b90be647040cac1ca7f4ee1c9c"
 SLOTS, SLOT_TOKENS = 2, 512
+TOKEN_S = 0.001
 
 REFUSAL = {
     "error": {"code": 400, "message": "Expected 'messages' to be an array", "type": "invalid"}
@@ -24,6 +27,8 @@ class Handler(BaseHTTPRequestHandler):
     """One answer a connection. `reactions` replace the good answer to a path."""
 
     reactions: dict[str, Reaction]
+    # Each piece of a stream is on its way at once.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         self.react({})
@@ -47,12 +52,31 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def stream(self, *events: object) -> None:
+        """Events as they are: a text is no JSON, but what comes after `data: `."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         for event in events:
-            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
-            self.wfile.flush()
+            text = event if isinstance(event, str) else json.dumps(event)
+            self.wfile.write(f"data: {text}\n\n".encode())
+
+    def stream_pieces(self, *pieces: object, made: Callable[[float], list[object]]) -> None:
+        """Pieces as a model makes them, one after the other, and the end of it.
+
+        `made` gives the last events, with the seconds that it took.
+        """
+        started = time.monotonic()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for piece in pieces:
+            self.wfile.write(f"data: {json.dumps(piece)}\n\n".encode())
+            # The time of a token. A client that hangs up ends it.
+            if select.select([self.connection], [], [], TOKEN_S)[0]:
+                return
+        for event in made(time.monotonic() - started):
+            text = event if isinstance(event, str) else json.dumps(event)
+            self.wfile.write(f"data: {text}\n\n".encode())
 
     def log_message(self, *_words: object) -> None: ...
 
@@ -74,6 +98,15 @@ def serving(reactions: dict[str, Reaction]) -> Iterator[str]:
 def saying(status: int, body: object = None, *, raw: str | None = None) -> Reaction:
     """The same answer to everything."""
     return lambda handler, _body: handler.say(status, body, raw=raw)
+
+
+def both(whole: Body, events: list[object]) -> Reaction:
+    """The same answer to everything, and these events to whoever asks for a stream."""
+
+    def react(handler: Handler, body: Body) -> None:
+        handler.stream(*events) if body.get("stream") else handler.say(200, whole)
+
+    return react
 
 
 def hanging_up(handler: Handler, _body: Body) -> None:
@@ -111,6 +144,7 @@ TEXT = {"type": "text", "text": "OK"}
 THOUGHT = {"type": "thinking", "thinking": "hm", "signature": ""}
 THINKING_CHAT = chat_body(content="OK", reasoning_content="hm", tokens=8)
 THINKING_MESSAGES = messages_body(THOUGHT, TEXT, tokens=8)
+THOUGHT_DELTA = {"type": "thinking_delta", "thinking": "hm"}
 
 
 def chat(handler: Handler, body: Body) -> None:
@@ -119,15 +153,64 @@ def chat(handler: Handler, body: Body) -> None:
     if body.get("temperature") == "hot":
         return handler.say(400, REFUSAL)
     if body.get("stream"):
-        deltas = [{"content": "O"}, {"content": "K"}, {}]
-        return handler.stream(*({"choices": [{"delta": delta}]} for delta in deltas))
+        if body.get("ignore_eos"):
+            pieces = [chat_event(content="x")] * body["max_tokens"]
+            return handler.stream_pieces(*pieces, made=chat_end)
+        return handler.stream(*chat_events({"content": "O"}, {"content": "K"}))
     return handler.say(200, THINKING_CHAT if thinks(body) else chat_body(content="OK"))
+
+
+def chat_events(*deltas: Body, tokens: object = 3) -> list[object]:
+    """A chat's stream that says this, and its proper end."""
+    return [*(chat_event(**delta) for delta in deltas), *chat_end(0.001, tokens)]
+
+
+def chat_event(**delta: object) -> Body:
+    return {"choices": [{"finish_reason": None, "delta": delta}]}
+
+
+def chat_end(took_s: float, tokens: object = 3) -> list[object]:
+    """Copied from mainline 0c1e57098, as all streams here are."""
+    usage = {"completion_tokens": tokens, "prompt_tokens": 47}
+    timings = {"predicted_n": tokens, "predicted_ms": took_s * 1000}
+    return [
+        {"choices": [{"finish_reason": "stop", "delta": {}}]},
+        {"choices": [], "usage": usage, "timings": timings},
+        "[DONE]",
+    ]
+
+
+def message_events(*deltas: Body, tokens: object = 3) -> list[object]:
+    """A message's stream that says this, and its proper end."""
+    usage = {"cache_read_input_tokens": 46, "input_tokens": 1, "output_tokens": 0}
+    return [
+        {"type": "message_start", "message": {"usage": usage}},
+        *({"type": "content_block_delta", "delta": delta} for delta in deltas),
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {"output_tokens": tokens},
+        },
+        {"type": "message_stop"},
+    ]
+
+
+OK_DELTAS = tuple({"type": "text_delta", "text": letter} for letter in "OK")
+
+
+def thinking_aloud() -> dict[str, Reaction]:
+    """Both APIs of a server whose thinking is on."""
+    chats = chat_events({"reasoning_content": "hm"}, {"content": "OK"}, tokens=8)
+    blocks = message_events(THOUGHT_DELTA, *OK_DELTAS, tokens=8)
+    return {
+        "/v1/chat/completions": both(THINKING_CHAT, chats),
+        "/v1/messages": both(THINKING_MESSAGES, blocks),
+    }
 
 
 def messages(handler: Handler, body: Body) -> None:
     if body.get("stream"):
-        deltas = [{"type": "text_delta", "text": letter} for letter in "OK"]
-        return handler.stream(*({"type": "content_block_delta", "delta": d} for d in deltas))
+        return handler.stream(*message_events(*OK_DELTAS))
     return handler.say(200, THINKING_MESSAGES if thinks(body) else messages_body(TEXT))
 
 
@@ -138,8 +221,13 @@ def completion(handler: Handler, body: Body) -> None:
     if len(prompt) >= SLOT_TOKENS:
         return handler.say(400, TOO_LONG)
     if body.get("stream"):
-        return handler.stream(*({"content": "x"} for _ in range(3)))
+        pieces = [{"content": "x", "stop": False}] * body["n_predict"]
+        return handler.stream_pieces(*pieces, made=completion_end)
     return handler.say(200, completion_body(prompt, cached=int(bool(body.get("cache_prompt")))))
+
+
+def completion_end(took_s: float) -> list[object]:
+    return [{"content": "", "stop": True, "timings": {"predicted_ms": took_s * 1000}}]
 
 
 def completion_body(prompt: str | list[int], *, cached: int = 0) -> dict[str, Any]:

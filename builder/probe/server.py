@@ -22,6 +22,7 @@ _CONNECT_S = 5.0
 _MOST_BYTES = 64 * 2**20
 _CHUNK = 2**16
 _HEAD = 512
+_FIELDS = {"data", "error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,10 @@ def stream(server: Server, path: str, body: object) -> Iterator[Stream]:
 
 
 def _events(found: Stream, chunks: Iterator[bytes]) -> Iterator[Answer]:
-    """The `data:` lines of a stream as answers, up to its end or its fault."""
+    """The `data:` lines of a stream as answers, up to its end or its fault.
+
+    Some llama-servers write `error:` in place of `data:`.
+    """
     rest, none_yet, text = b"", True, b""
     try:
         for chunk in chunks:
@@ -169,9 +173,10 @@ def _events(found: Stream, chunks: Iterator[bytes]) -> Iterator[Answer]:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 name, _, value = line.decode(errors="replace").strip().partition(":")
-                if name == "data":
+                if name in _FIELDS:
                     none_yet = False
-                    yield Answer(OK, value.strip(), _parsed(value))
+                    body = _parsed(value)
+                    yield Answer(OK, value.strip(), body if name == "data" else {name: body})
     except _errors() as error:
         found.fault = _why(error)
     else:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from builder.probe.finding import Finding, not_asked
 from builder.probe.server import NOT_FOUND, OK, Answer, Script, Server, post, quoted
+from builder.probe.streaming import CHAT, MESSAGES, Streamed, read
 
 PROBE = "thinking"
 BY_REQUEST = "thinking_by_request"
@@ -24,9 +25,6 @@ SPARE_TOKENS, SPARE_TOKENS_SCRIPTED = 8, 2
 Text takes a byte or more a token, so whatever is counted beyond that was never shown. One token
 ends the answer; a real model may open and close an empty thought.
 """
-
-CHAT = "/v1/chat/completions"
-MESSAGES = "/v1/messages"
 
 _MESSAGE_FIELDS = {"role", "content", "reasoning_content"}
 _BLOCK_FIELDS = {"type", "text"}
@@ -91,7 +89,8 @@ def thinking(server: Server, control: Reasoning | None) -> Finding:
     """
     on = server.profile.thinking
     text = repr(server.script.reply) if server.script else "text"
-    expected = f"both APIs answer {text}, {'after' if on else 'without'} reasoning; usage counted"
+    how = "after" if on else "without"
+    expected = f"both APIs answer {text}, {how} reasoning; usage counted, in streams too"
     most = MOST_TOKENS
     if on and server.script is None:
         most = min(MOST_THINKING_TOKENS, server.profile.slot_tokens // 2)
@@ -99,7 +98,10 @@ def thinking(server: Server, control: Reasoning | None) -> Finding:
     fault = _fault_when_on if on else _fault_when_off
     if bad := [f"{reply} ({why})" for reply in replies if (why := fault(reply, server.script))]:
         return Finding(PROBE, "fail", expected, "; ".join(bad))
-    open_ = [f"{reply.api} is not available" for reply in replies if reply.missing]
+    bad, open_ = _in_streams(server, replies)
+    if bad:
+        return Finding(PROBE, "fail", expected, "; ".join(bad))
+    open_ += [f"{reply.api} is not available" for reply in replies if reply.missing]
     open_ += _unfinished(replies) if on else _uncontrolled(server, replies, control)
     seen = "; ".join(str(reply) for reply in replies if not reply.missing)
     return Finding(PROBE, "unproven" if open_ else "pass", expected, "; ".join([*open_, seen]))
@@ -164,9 +166,39 @@ def _fault(reply: Reply, script: Script | None) -> str:
         return reply.stray
     if script and reply.text != script.reply:
         return f"the text is not {script.reply!r}"
-    if not _positive(reply.tokens) or not _positive(reply.prompt_tokens):
-        return f"usage: prompt {quoted(reply.prompt_tokens)}, answer {quoted(reply.tokens)}"
-    return ""
+    return _usage_fault(reply.prompt_tokens, reply.tokens)
+
+
+def _usage_fault(prompt_tokens: object, tokens: object) -> str:
+    if _positive(tokens) and _positive(prompt_tokens):
+        return ""
+    return f"usage: prompt {quoted(prompt_tokens)}, answer {quoted(tokens)}"
+
+
+def _in_streams(server: Server, replies: tuple[Reply, ...]) -> tuple[list[str], list[str]]:
+    """What is wrong with thoughts and usage in streams, and what streams leave open.
+
+    Whether a stream says the same and ends properly is asked by another probe.
+    """
+    faults, open_ = [], []
+    for reply in replies:
+        if reply.missing:
+            continue
+        streamed = read(server, reply.api, _question(server, MOST_TOKENS))
+        if streamed.fault and streamed.tokens is None:
+            open_.append(f"{reply.api} as a stream counts nothing: {streamed.fault}")
+        elif why := _stream_fault(streamed, on=bool(server.profile.thinking)):
+            faults.append(f"{reply.api} as a stream: {why}")
+    return faults, open_
+
+
+def _stream_fault(streamed: Streamed, *, on: bool) -> str:
+    """What is wrong with a stream's thoughts and usage."""
+    if not on and streamed.thought:
+        return f"reasoning {quoted(streamed.thought)}"
+    if on and not streamed.thought:
+        return "no reasoning"
+    return _usage_fault(streamed.prompt_tokens, streamed.tokens)
 
 
 def _unfinished(replies: tuple[Reply, ...]) -> list[str]:
@@ -194,14 +226,17 @@ def _by_request(server: Server) -> Reasoning:
     return _asked(server, MOST_TOKENS, chat_template_kwargs={"enable_thinking": True})
 
 
-def _asked(server: Server, most_tokens: int, **more: object) -> Reasoning:
-    body = {
+def _question(server: Server, most_tokens: int) -> dict[str, object]:
+    return {
         "model": server.profile.alias,
         "messages": [{"role": "user", "content": QUESTION}],
         "max_tokens": most_tokens,
         "temperature": 0,
-        **more,
     }
+
+
+def _asked(server: Server, most_tokens: int, **more: object) -> Reasoning:
+    body = {**_question(server, most_tokens), **more}
     return Reasoning((_chat(post(server, CHAT, body)), _messages(post(server, MESSAGES, body))))
 
 

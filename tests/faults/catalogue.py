@@ -390,6 +390,24 @@ FAULTS = (
         (Change(_smoke("slots"), "fail", "a prompt that is too long is refused with a 200 too"),),
     ),
     Fault("stream differs", "proxy", "ENV BEND=stream-differs", _smoke("load")),
+    Fault(
+        "output_tokens 0 in streams alone",
+        "proxy",
+        "ENV BEND=uncounted-messages",
+        _smoke("thinking"),
+    ),
+    Fault("usage 0 in streams of chats", "proxy", "ENV BEND=uncounted-chats", _smoke("thinking")),
+    Fault("stream without a finish_reason", "proxy", "ENV BEND=without-reason", _smoke("load")),
+    Fault("stream without [DONE]", "proxy", "ENV BEND=without-done", _smoke("load")),
+    Fault("stream without message_stop", "proxy", "ENV BEND=without-message-stop", _smoke("load")),
+    Fault("stream that ends in an error", "proxy", "ENV BEND=breaks-off", _smoke("load")),
+    Fault(
+        "streams handed over whole",
+        "proxy",
+        "ENV BEND=holds-back",
+        _smoke("load"),
+        (Change(_smoke("stop"), "unproven", "nobody can tell when a stream is under way"),),
+    ),
     Fault("crowd turned away", "proxy", "ENV BEND=turns-away", _smoke("load")),
     Fault(
         "dies when a client hangs up", "proxy", "ENV BEND=dies-of-hangups", _smoke("load"), AFTER

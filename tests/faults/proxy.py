@@ -107,6 +107,10 @@ class Bend:
         """One event of a stream: parsed JSON."""
         return event
 
+    def pieces(self, pieces):
+        """What a stream is made of, in bytes: some events each."""
+        return pieces
+
     def gone(self):
         """The client hung up in the middle of an answer."""
 
@@ -214,6 +218,64 @@ class StreamDiffers(Bend):
         return event
 
 
+class UncountedMessages(Bend):
+    """Counts no tokens of the answer in the one event of a stream that is for it."""
+
+    def event(self, event):
+        if event.get("type") == "message_delta":
+            event["usage"]["output_tokens"] = 0
+        return event
+
+
+class UncountedChats(Bend):
+    """The same in chats."""
+
+    def event(self, event):
+        if "choices" in event and "usage" in event:
+            event["usage"]["completion_tokens"] = 0
+        return event
+
+
+class WithoutReason(Bend):
+    """A chat's stream gives no reason for its end."""
+
+    def event(self, event):
+        for choice in event.get("choices", []):
+            choice["finish_reason"] = None
+        return event
+
+
+class Without(Bend):
+    """A stream loses the event that ends it."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def pieces(self, pieces):
+        for piece in pieces:
+            events = piece.split(b"\n\n")
+            kept = [event for event in events if self.mark not in event]
+            if any(kept):
+                yield b"\n\n".join(kept)
+
+
+class BreaksOff(Bend):
+    """In place of its end a stream has an error."""
+
+    ERROR = b'data: {"error": {"code": 500, "message": "Compute error.", "type": "server_error"}}'
+
+    def pieces(self, pieces):
+        for piece in pieces:
+            yield piece.replace(b"data: [DONE]", self.ERROR)
+
+
+class HoldsBack(Bend):
+    """Hands a stream over when all of it is there."""
+
+    def pieces(self, pieces):
+        yield b"".join(pieces)
+
+
 class TurnsAway(Bend):
     """Answers 503 to what it has no slot for, in place of letting it wait."""
 
@@ -281,6 +343,13 @@ BENDS = {
     "canned": Canned,
     "errors-are-200": ErrorsAre200,
     "stream-differs": StreamDiffers,
+    "uncounted-messages": UncountedMessages,
+    "uncounted-chats": UncountedChats,
+    "without-reason": WithoutReason,
+    "without-done": lambda: Without(b"[DONE]"),
+    "without-message-stop": lambda: Without(b"message_stop"),
+    "breaks-off": BreaksOff,
+    "holds-back": HoldsBack,
     "turns-away": TurnsAway,
     "dies-of-hangups": DiesOfHangups,
     "leaks": Leaks,
@@ -385,8 +454,7 @@ def pass_on(request, answering, client, bend):
     answer = answering.head()
     if "text/event-stream" in answer.header("content-type"):
         client.sendall(answer.head + END)
-        for chunk in answering.chunks():
-            piece = bent_events(chunk, bend)
+        for piece in bend.pieces(bent_events(chunk, bend) for chunk in answering.chunks()):
             client.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
         client.sendall(b"0\r\n\r\n")
     else:

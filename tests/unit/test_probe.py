@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import select
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -298,11 +299,14 @@ def test_a_slot_is_rounded_up_as_llama_cpp_does(asked: int, made: int) -> None:
 
 
 def chats(**message: object) -> dict[str, Reaction]:
-    return {CHAT: saying(200, bad.chat_body(**message))}
+    delta = {name: value for name, value in message.items() if name != "tokens"}
+    return {CHAT: bad.both(bad.chat_body(**message), bad.chat_events(delta))}
 
 
-def messages(*content: object, tokens: object = 3) -> dict[str, Reaction]:
-    return {MESSAGES: saying(200, bad.messages_body(*content, tokens=tokens))}
+def messages(*content: Body, tokens: object = 3) -> dict[str, Reaction]:
+    return {
+        MESSAGES: bad.both(bad.messages_body(*content, tokens=tokens), bad.message_events(*content))
+    }
 
 
 def around(field: str, text: str) -> dict[str, Reaction]:
@@ -400,8 +404,7 @@ def test_messages_that_no_server_has_need_no_control(serve: Serve) -> None:
 
 
 def test_thinking_on_passes(serve: Serve) -> None:
-    shown = {CHAT: saying(200, bad.THINKING_CHAT), MESSAGES: saying(200, bad.THINKING_MESSAGES)}
-    assert thinking(on(serve(shown)), None).status == "pass"
+    assert thinking(on(serve(bad.thinking_aloud())), None).status == "pass"
 
 
 @pytest.mark.parametrize(
@@ -420,11 +423,58 @@ def test_thinking_on_fails(serve: Serve, reactions: dict[str, Reaction], why: st
     assert why in found.observed
 
 
+UNCOUNTED_CHAT = bad.both(bad.chat_body(content="OK"), bad.chat_events({"content": "OK"}, tokens=0))
+UNCOUNTED_MESSAGE = bad.both(
+    bad.messages_body(bad.TEXT), bad.message_events(*bad.OK_DELTAS, tokens=0)
+)
+SILENT_CHAT = bad.both(
+    bad.chat_body(content="OK"), [bad.chat_event(content="OK"), bad.chat_end(1)[0], "[DONE]"]
+)
+THINKS_IN_CHAT_STREAMS = bad.both(
+    bad.chat_body(content="OK"), bad.chat_events({"reasoning_content": "hm"}, {"content": "OK"})
+)
+THINKS_IN_MESSAGE_STREAMS = bad.both(
+    bad.messages_body(bad.TEXT), bad.message_events(bad.THOUGHT_DELTA, *bad.OK_DELTAS)
+)
+
+
+@pytest.mark.parametrize(
+    ("reactions", "observed"),
+    [
+        ({CHAT: UNCOUNTED_CHAT}, f"{CHAT} as a stream: usage: prompt 47, answer 0"),
+        ({CHAT: SILENT_CHAT}, f"{CHAT} as a stream: usage: prompt None, answer None"),
+        ({MESSAGES: UNCOUNTED_MESSAGE}, f"{MESSAGES} as a stream: usage: prompt 47, answer 0"),
+        ({CHAT: THINKS_IN_CHAT_STREAMS}, f"{CHAT} as a stream: reasoning 'hm'"),
+        ({MESSAGES: THINKS_IN_MESSAGE_STREAMS}, f"{MESSAGES} as a stream: reasoning 'hm'"),
+    ],
+)
+def test_thoughts_and_usage_are_looked_for_in_streams_too(
+    serve: Serve, control: Reasoning, reactions: dict[str, Reaction], observed: str
+) -> None:
+    found = thinking(serve(reactions), control)
+    assert (found.status, found.observed) == ("fail", observed)
+
+
+def test_thinking_that_is_on_shows_in_streams_too(serve: Serve) -> None:
+    silent = bad.both(bad.THINKING_CHAT, bad.chat_events({"content": "OK"}))
+    found = thinking(on(serve({**bad.thinking_aloud(), CHAT: silent})), None)
+    assert (found.status, found.observed) == ("fail", f"{CHAT} as a stream: no reasoning")
+
+
+def test_a_stream_that_breaks_off_leaves_its_usage_unproven(
+    serve: Serve, control: Reasoning
+) -> None:
+    broken = bad.both(bad.chat_body(content="OK"), [bad.chat_event(content="O"), bad.REFUSAL])
+    found = thinking(serve({CHAT: broken}), control)
+    assert found.status == "unproven"
+    assert found.observed.startswith(f"{CHAT} as a stream counts nothing: an error in it")
+
+
 def test_a_thought_that_fills_the_answer_leaves_the_text_unproven(serve: Serve) -> None:
     body = bad.chat_body(content="", reasoning_content="long")
     body["choices"][0]["finish_reason"] = "length"
-    shown = {CHAT: saying(200, body), MESSAGES: saying(200, bad.THINKING_MESSAGES)}
-    found = thinking(on(serve(shown, script=None)), None)
+    cut_short = bad.both(body, bad.chat_events({"reasoning_content": "long"}))
+    found = thinking(on(serve({**bad.thinking_aloud(), CHAT: cut_short}, script=None)), None)
     assert found.status == "unproven"
     assert "before any text" in found.observed
 
@@ -460,14 +510,43 @@ def mixes_up(handler: Handler, _body: Body) -> None:
     handler.say(200, bad.completion_body("never mind"))
 
 
-def streams(*deltas: object) -> Reaction:
+def streams(*events: object) -> Reaction:
+    """A good chat but for its streams."""
+
     def react(handler: Handler, body: Body) -> None:
-        if body.get("stream"):
-            handler.stream(*({"choices": [{"delta": delta}]} for delta in deltas))
-        else:
-            bad.chat(handler, body)
+        handler.stream(*events) if body.get("stream") else bad.chat(handler, body)
 
     return react
+
+
+def streams_messages(*events: object) -> Reaction:
+    def react(handler: Handler, body: Body) -> None:
+        handler.stream(*events) if body.get("stream") else bad.messages(handler, body)
+
+    return react
+
+
+def handed_over_whole(reaction: Reaction) -> Reaction:
+    """Streams are kept until their end, as a proxy does that holds answers back."""
+
+    class Held(io.BytesIO):
+        def flush(self) -> None: ...
+
+    def react(handler: Handler, body: Body) -> None:
+        out, handler.wfile = handler.wfile, Held()
+        try:
+            reaction(handler, body)
+        finally:
+            held, handler.wfile = handler.wfile, out
+        with contextlib.suppress(OSError):
+            out.write(held.getvalue())
+
+    return react
+
+
+CHAT_EVENTS = bad.chat_events({"content": "O"}, {"content": "K"})
+MESSAGE_EVENTS = bad.message_events(*bad.OK_DELTAS)
+CUT_SHORT = [{"choices": [{"finish_reason": "length", "delta": {}}]}, *bad.chat_end(1)[1:]]
 
 
 def says_ok_to_all(handler: Handler, _body: Body) -> None:
@@ -500,15 +579,55 @@ def refuses_streams(handler: Handler, body: Body) -> None:
         ({CHAT: saying(200, {"error": {"code": 500}})}, 'of 4 at once: 200 {"error"'),
         (around("error", "no"), "of 4 at once: 200"),
         ({CHAT: saying(503, {})}, "of 4 at once: 503"),
-        ({CHAT: streams({"content": "O"})}, f"{CHAT} as a stream: ('', 'O'), not ('', 'OK')"),
-        ({CHAT: streams({"reasoning_content": "hm"}, {"content": "OK"})}, f"{CHAT} as a stream"),
+        (
+            {CHAT: streams(*bad.chat_events({"content": "O"}))},
+            f"{CHAT} as a stream: ('', 'O'), not ('', 'OK')",
+        ),
+        ({CHAT: THINKS_IN_CHAT_STREAMS}, f"{CHAT} as a stream: ('hm', 'OK'), not ('', 'OK')"),
+        # Without its last chunk of choices, the last event, both.
+        (
+            {CHAT: streams(*CHAT_EVENTS[:2], *CHAT_EVENTS[3:])},
+            f"{CHAT} as a stream: it ends without a finish_reason",
+        ),
+        ({CHAT: streams(*CHAT_EVENTS[:-1])}, f"{CHAT} as a stream: it ends without [DONE]"),
+        (
+            {CHAT: streams(*CHAT_EVENTS[:2])},
+            f"{CHAT} as a stream: it ends without a finish_reason, it ends without [DONE]",
+        ),
+        ({CHAT: streams(*CHAT_EVENTS, bad.REFUSAL)}, f"{CHAT} as a stream: an error in it"),
+        ({CHAT: streams(bad.REFUSAL, *CHAT_EVENTS)}, f"{CHAT} as a stream: an error in it"),
+        ({CHAT: streams("OK", *CHAT_EVENTS)}, f"{CHAT} as a stream: an event that is not a JSON"),
+        (
+            {CHAT: streams(*bad.chat_events({"content": "OK"})[:1], *CUT_SHORT)},
+            f"{CHAT} as a stream: it ends because of 'length', the whole of 'stop'",
+        ),
+        (
+            {MESSAGES: streams_messages(*MESSAGE_EVENTS[:-2], MESSAGE_EVENTS[-1])},
+            f"{MESSAGES} as a stream: it ends without a message_delta that has a stop_reason",
+        ),
+        (
+            {MESSAGES: streams_messages(*MESSAGE_EVENTS[:-1])},
+            f"{MESSAGES} as a stream: it ends without message_stop",
+        ),
+        (
+            {MESSAGES: streams_messages(*MESSAGE_EVENTS[:-1], {"type": "error", "error": {}})},
+            f"{MESSAGES} as a stream: an error in it",
+        ),
+        (
+            {CHAT: handed_over_whole(bad.chat)},
+            f"{CHAT} as a stream is handed over whole: 24 pieces came within",
+        ),
+        (
+            {"/completion": handed_over_whole(bad.completion)},
+            "/completion as a stream is handed over whole: 24 pieces came within",
+        ),
         ({MESSAGES: saying(200, bad.messages_body(bad.TEXT))}, f"{MESSAGES} as a stream: no event"),
         ({CHAT: says_ok_to_all}, f"{CHAT} as a stream: no event"),
         ({"/no/such/path": saying(200, {})}, "an unknown path: 200"),
         ({"/no/such/path": bad.hanging_up}, "an unknown path: no answer"),
         ({"/no/such/path": lambda handler, _body: redirect(handler)}, "an unknown path: 302"),
         ({"/completion": refuses_streams}, "no stream to hang up on: no event in 200"),
-        (dies_at(10), "a number as prompt: no answer"),
+        (dies_at(10), "a number as messages: no answer"),
         (dies_at(1), "of 4 at once: no answer"),
     ],
 )
@@ -516,6 +635,60 @@ def test_load_fails(serve: Serve, reactions: dict[str, Reaction], observed: str)
     found = load(serve(reactions))
     assert found.status == "fail"
     assert found.observed.startswith(observed)
+
+
+def differs_in_streams(times: int) -> Reaction:
+    """So many streams say something else than the whole answer."""
+    left = list(range(times))
+
+    def react(handler: Handler, body: Body) -> None:
+        if body.get("stream") and not body.get("ignore_eos") and left:
+            left.pop()
+            return handler.stream(*bad.chat_events({"content": "OX"}))
+        return bad.chat(handler, body)
+
+    return react
+
+
+def test_a_near_tie_of_a_real_model_is_no_fault_of_streams(serve: Serve) -> None:
+    found = load(serve({CHAT: differs_in_streams(1)}, script=None))
+    assert found.status == "pass"
+    assert f"{CHAT} (a near tie at first: the prompt came from the cache)" in found.observed
+    assert load(serve({CHAT: differs_in_streams(3)}, script=None)).status == "fail"
+
+
+def test_a_script_has_no_near_ties(serve: Serve) -> None:
+    assert load(serve({CHAT: differs_in_streams(1)})).status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("path", "reaction"), [(CHAT, bad.chat), ("/completion", bad.completion)], ids=str
+)
+def test_how_streams_come_is_unproven_where_nobody_says_how_long_they_took(
+    serve: Serve, path: str, reaction: Reaction
+) -> None:
+    def untimed(handler: Handler, body: Body) -> None:
+        if body.get("ignore_eos"):
+            return handler.stream({"content": "x", "stop": False}, {"stop": True})
+        return reaction(handler, body)
+
+    found = load(serve({path: untimed}))
+    assert found.status == "unproven"
+    assert "pieces, made in 0 ms" in found.observed
+    assert (path == CHAT) == ("hung up in mid-stream, " in found.observed)
+
+
+def test_an_error_line_of_a_stream_is_an_error(serve: Serve) -> None:
+    def fails_late(handler: Handler, body: Body) -> None:
+        if not body.get("stream"):
+            return bad.chat(handler, body)
+        handler.stream(*CHAT_EVENTS[:2])
+        handler.wfile.write(b'error: {"code": 500}\n\n')
+        return None
+
+    found = load(serve({CHAT: fails_late}))
+    assert found.status == "fail"
+    assert found.observed.startswith(f"{CHAT} as a stream: an error in it")
 
 
 def test_nonsense_that_is_answered_as_if_it_made_sense_fails(serve: Serve) -> None:
@@ -583,9 +756,9 @@ def test_thoughts_do_not_disturb_load(serve: Serve, message: Body) -> None:
     def thinking_aloud(handler: Handler, body: Body) -> None:
         if not isinstance(body.get("messages"), list) or body.get("temperature") == "hot":
             return bad.chat(handler, body)
-        if body.get("stream"):
-            return handler.stream({"choices": [{"delta": message}]})
-        return handler.say(200, bad.chat_body(**message))
+        if body.get("ignore_eos"):
+            return bad.chat(handler, body)
+        return bad.both(bad.chat_body(**message), bad.chat_events(message))(handler, body)
 
     assert load(serve({CHAT: thinking_aloud})).status == "pass"
 
