@@ -336,6 +336,7 @@ FAULTS = (
     Fault("alias missing", "wrapper", "ENV DROP=--alias", _smoke("identity")),
     # Aliases add up, and the server puts them in alphabetical order.
     Fault("alias renamed", "wrapper", 'ENV ADD="--alias another"', _smoke("identity")),
+    Fault("second alias", "wrapper", 'ENV ADD="--alias zebra"', _smoke("identity")),
     Fault("-np ignored", "wrapper", 'ENV DROP=-np ADD="-np 1"', _smoke("slots")),
     Fault("context cut", "wrapper", 'ENV DROP=-c ADD="-c 512"', _smoke("slots")),
     Fault("KV flags dropped", "wrapper", 'ENV DROP="-ctk -ctv"', _smoke("kv")),

@@ -165,6 +165,10 @@ def models(*names: str) -> dict[str, Reaction]:
     return {"/v1/models": saying(200, {"data": [{"id": name} for name in names]})}
 
 
+def also_called(*aliases: object) -> dict[str, Reaction]:
+    return {"/v1/models": saying(200, {"data": [{"id": bad.ALIAS, "aliases": aliases}]})}
+
+
 def built_from(build_info: object) -> dict[str, Reaction]:
     return {"/props": saying(200, {**bad.PROPS, "build_info": build_info})}
 
@@ -173,7 +177,11 @@ def built_from(build_info: object) -> dict[str, Reaction]:
     ("reactions", "observed"),
     [
         (models("model.gguf"), "it names model.gguf"),
-        (models("another", bad.ALIAS), "it names another"),
+        (models("another", bad.ALIAS), "it names another, the-alias"),
+        (models(bad.ALIAS, "zebra"), "it names the-alias, zebra"),
+        (also_called(bad.ALIAS, "zebra"), "it names the-alias, zebra"),
+        (also_called("zebra"), "it names the-alias, zebra"),
+        (also_called({}), "it names the-alias, {}"),
         (models(), '/v1/models: 200 {"data": []}'),
         ({"/v1/models": saying(404, "x")}, "/v1/models: 404"),
         (built_from("b0-unknown"), "build_info b0-unknown"),
@@ -197,11 +205,23 @@ def test_a_commit_may_be_known_in_part(serve: Serve, commit: str) -> None:
     assert identity(serve(commit=commit)).status == "pass"
 
 
-@pytest.mark.parametrize("build_info", ["b0-unknown", "b1-0123456", None])
-def test_a_commit_that_nobody_knows_fails_nothing(serve: Serve, build_info: str | None) -> None:
-    found = identity(serve(built_from(build_info), commit=None))
+def test_a_commit_that_nobody_knows_is_any_that_the_server_names(serve: Serve) -> None:
+    found = identity(serve(built_from("b1-0123456"), commit=None))
     assert found.status == "pass"
     assert "nobody knows which commit" in found.observed
+
+
+@pytest.mark.parametrize("build_info", ["b0-unknown", "b0-", "dev", None])
+def test_no_commit_where_nobody_knows_it_proves_nothing(
+    serve: Serve, build_info: str | None
+) -> None:
+    found = identity(serve(built_from(build_info), commit=None))
+    assert found.status == "unproven"
+    assert "nobody knows which commit" in found.observed
+
+
+def test_aliases_may_be_listed(serve: Serve) -> None:
+    assert identity(serve(also_called(bad.ALIAS))).status == "pass"
 
 
 # --- slots -------------------------------------------------------------------------------------
