@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Before anything imports numpy: on a busy machine its threads wait for each other, ten times over.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from docker import DockerClient
 

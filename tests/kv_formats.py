@@ -50,7 +50,12 @@ def turbo(*upper: float, zero: bool = False) -> Bend:
     def rounded(values: Array, place: Place) -> Array:  # noqa: ARG001
         groups = values.reshape(-1, GROUP)
         norms = np.linalg.norm(groups, axis=1, keepdims=True)
-        nearest = levels[np.searchsorted(between, groups / norms, side="right")]
+        unit = groups / norms
+        # Several times as fast as a search in so few.
+        above = np.zeros(unit.shape, np.uint8)
+        for border in between:
+            above += unit >= border
+        nearest = levels[above]
         kept = half(norms / np.linalg.norm(nearest, axis=1, keepdims=True))
         return (nearest * kept).reshape(values.shape)
 

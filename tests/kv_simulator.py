@@ -45,13 +45,14 @@ def exact(values: Array, place: Place) -> Array:  # noqa: ARG001
     return values.astype(np.float16).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Simulator:
     """The scripted model. `reference` are the control's answers."""
 
     weights: dict[str, Array]
     reference: tuple[Distribution, ...]
 
+    @cache  # noqa: B019 - there is one simulator
     def numbers(self, k: Bend = exact, v: Bend = exact) -> Numbers:
         """The numbers of a server whose cache bends keys and values so."""
         return Numbers(
