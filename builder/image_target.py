@@ -20,16 +20,20 @@ _ANSWER_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ImageTarget:
-    """An image on the engine. `env` is added to the image's own."""
+    """An image on the engine. `env` is added to the image's own.
+
+    `gpu`: its containers get all GPUs, if the engine has any.
+    """
 
     name: str
     image_id: str
     client: "DockerClient"
     env: Mapping[str, str]
+    gpu: bool = True
 
     def output(self, *arguments: str) -> str:
         """What llama-server prints for these arguments until it ends, within ten seconds."""
-        launch = Launch(self.image_id, list(arguments), dict(self.env))
+        launch = Launch(self.image_id, list(arguments), dict(self.env), gpu=self.gpu)
         with container.running(self.client, launch) as running:
             started = time.monotonic()
             while running.state().running and time.monotonic() - started < _ANSWER_S:
@@ -48,6 +52,7 @@ class ImageTarget:
             env=dict(self.env),
             model=model,
             server_port=port or container.SERVER_PORT,
+            gpu=self.gpu,
         )
         with container.running(self.client, launch) as running:
             yield running

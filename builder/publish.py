@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from builder import audit as audits
-from builder import container, engine, floating, image_push, paths, smoke_report, tags
+from builder import container, engine, floating, gpu_use, image_push, paths, smoke_report, tags
 from builder import receipt as receipts
 from builder import record as records
 from builder.errors import (
@@ -273,8 +273,9 @@ def _proven_and_pushed(
     `there` is the digest that its name stands for. Raises NameTakenError when that is another.
     """
     # Of a variant without CUDA nothing ran on the GPU that the machine has.
-    cuda = request.pins.variants[candidate.receipt.variant].architectures
-    gpu = stages.gpu() if cuda else None
+    variant, labels = candidate.receipt.variant, candidate.image.labels
+    built = gpu_use.built_for_gpu(labels, request.pins, variant)
+    gpu = stages.gpu() if built else None
     passed = [one for one in get_args(Proof) if one in (request.passed or ())]
     if not passed or not set(candidate.required) <= set(passed):
         passed = _prove(candidate, request, stages, candidate.built_as, progress).proven

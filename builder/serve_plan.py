@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import container, gguf_file, launch_advice, memory, paths, profiles, tags
+from builder import container, gguf_file, gpu_use, launch_advice, memory, paths, profiles, tags
 from builder.container import LOOPBACK, Launch
 from builder.errors import UsageError
 from builder.image_target import ImageTarget
 from builder.model import Pins, Profile
+from builder.placement import placement
 from builder.progress import Progress
 from builder.replace_files import replace_files
 from builder.rule.labels import VARIANT
@@ -80,11 +81,13 @@ def prepare(
     if draft is not None and not draft.is_file():
         raise UsageError(f"profiles.{request.profile}.draft: there is no {draft}")
     image_id = container.image_id(client, image)
-    variant = container.image_labels(client, image).get(VARIANT)
+    labels = container.image_labels(client, image)
+    variant = labels.get(VARIANT)
     kv = profiles.kv_of(profile, pins.variants.get(variant or ""))
-    help_text = _help(client, image, image_id, progress)
+    no_gpu = gpu_use.image_without_gpu(client, image_id, labels, pins, profile, env=profile.env)
+    help_text = _help(client, image, image_id, progress, gpu=not no_gpu)
     profiles.require_known(request.profile, profile, kv, help_text, image)
-    warnings += _advice(client, pins, request, kv_variant=variant, model=model, draft=draft)
+    warnings += _advice(pins, request, kv_variant=variant, model=model, draft=draft, no_gpu=no_gpu)
     command = profiles.command(profile, kv, known_flags(help_text), key=key_file is not None)
     port = request.port or profile.port
     spec = Spec(
@@ -113,7 +116,7 @@ def prepare(
         draft=draft,
         secrets={profiles.KEY: key_file} if key_file else {},
         memory=spec.memory,
-        gpu=profile.gpu != "none",
+        gpu=not no_gpu,
     )
     return Ready(request.profile, profile, spec, launch, str(kv), warnings)
 
@@ -178,13 +181,15 @@ def _stamp(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _help(client: "DockerClient", image: str, image_id: str, progress: Progress) -> str:
+def _help(
+    client: "DockerClient", image: str, image_id: str, progress: Progress, *, gpu: bool
+) -> str:
     """What `--help` prints, kept by the image's ID: an image never says another thing."""
     kept = paths.cache() / "help" / f"{image_id.removeprefix('sha256:')}.txt"
     if kept.is_file():
         return kept.read_text(encoding="utf-8")
     progress.step(f"read --help of {image}")
-    text = ImageTarget(image, image_id, client, {}).output("--help")
+    text = ImageTarget(image, image_id, client, {}, gpu=gpu).output("--help")
     if known_flags(text):
         kept.parent.mkdir(parents=True, exist_ok=True)
         replace_files({kept: text.encode()})
@@ -192,15 +197,18 @@ def _help(client: "DockerClient", image: str, image_id: str, progress: Progress)
 
 
 def _advice(
-    client: "DockerClient",
     pins: Pins,
     request: Request,
     *,
     kv_variant: str | None,
     model: Path,
     draft: Path | None,
+    no_gpu: str,
 ) -> list[str]:
-    """Warnings about model and card. Raises UsageError for what the figures rule out."""
+    """Warnings about model and card. `no_gpu` is why it runs on no GPU, empty when it does.
+
+    Raises UsageError for what the figures rule out.
+    """
     from builder import doctor_facts
     from builder.probe.kv import kv_types
 
@@ -214,8 +222,7 @@ def _advice(
             why=f"its tensors take {held} bytes, the file has {model.stat().st_size}",
             hint="download or copy it again",
         )
-    gpu = profile.gpu != "none" and container.has_gpu(client)
-    card = request.card or (sum(doctor_facts.gpus_memory()) if gpu else 0)
+    card = request.card or (0 if no_gpu else sum(doctor_facts.gpus_memory()))
     plan = launch_advice.Plan(
         name=request.profile,
         profile=profile,
@@ -227,6 +234,6 @@ def _advice(
         all_quants=launch_advice.all_quants(pins, kv_variant),
     )
     warnings = launch_advice.advise(plan)
-    if profile.gpu != "none" and not gpu:
-        warnings.append("the engine has no GPU to give: the model runs on the CPU")
+    if no_gpu and not placement(profile).off:
+        warnings.append(f"{no_gpu}: the model runs on the CPU")
     return warnings

@@ -1,12 +1,12 @@
 """Start servers from a target, ask them the probes' questions, and say what that proves."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from builder import container, gguf_shape, kept_log, launches, paths, profiles
+from builder import container, gguf_shape, gpu_use, kept_log, launches, paths, profiles
 from builder.binary_target import BinaryTarget
 from builder.errors import UsageError
 from builder.image_target import ImageTarget
@@ -63,10 +63,12 @@ def smoke_image(
         options,
         variant=options.variant or labels.get(VARIANT),
         commit=labels.get(REVISION) or None,
-        gpu=container.has_gpu(client),
+        without_gpu=lambda profile: gpu_use.image_without_gpu(
+            client, image_id, labels, pins, profile, named=options.variant, env=options.env
+        ),
     )
     env = {**WAITING, **case.profile.env, **options.env}
-    target = ImageTarget(image, image_id, client, env)
+    target = ImageTarget(image, image_id, client, env, gpu=case.gpu)
     return _smoke(target, case, results, progress, image_id)
 
 
@@ -77,15 +79,16 @@ def smoke_binary(
 
     Raises UsageError for a program that cannot be run, and as `smoke_image` does.
     """
-    from builder import doctor_facts
-
+    asked = BinaryTarget(path, options.env)
     case = _case(
         "binary",
         pins,
         options,
         variant=options.variant or pins.policy.default_variant,
         commit=None,
-        gpu=isinstance(doctor_facts.find_gpus(), list),
+        without_gpu=lambda profile: gpu_use.binary_without_gpu(
+            asked, pins, profile, named=options.variant, env=options.env
+        ),
     )
     env = {**WAITING, **case.profile.env, **options.env}
     return _smoke(BinaryTarget(path, env), case, results, progress)
@@ -98,14 +101,14 @@ def smoke_url(url: str, pins: Pins, options: Options, progress: Progress) -> Smo
     UsageError as `smoke_image` does.
     """
     variant = options.variant or pins.policy.default_variant
-    case = _case("url", pins, options, variant=variant, commit=None, gpu=False)
+    why = "a server that is not ours to stop"
+    case = _case("url", pins, options, variant=variant, commit=None, without_gpu=lambda _: why)
     started = time.monotonic()
     progress.step(f"asking {url}")
     with probe_server.session() as session:
         server = Server(url.rstrip("/"), session, case.profile, script=case.model.script)
         launched = launches.already_running(server, options.timeout_s, progress)
     verdict = kv_probe.judge(_evidence(case, None, None))
-    why = "a server that is not ours to stop"
     findings = [
         readiness.finding(launched.wait),
         *launched.findings,
@@ -128,7 +131,10 @@ class _Model:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What is smoked and how: options, pins and the target's labels taken together."""
+    """What is smoked and how: options, pins and the target's labels taken together.
+
+    `no_gpu` is why its servers run on no GPU, empty when they do.
+    """
 
     kind: Literal["image", "binary", "url"]
     variant: str | None
@@ -137,10 +143,15 @@ class _Case:
     kv: Kv
     types: Mapping[str, KvType]
     commit: str | None
-    gpu: bool
+    no_gpu: str
     model: _Model
     required: frozenset[Requirement]
     timeout_s: float
+
+    @property
+    def gpu(self) -> bool:
+        """Whether its servers run on a GPU."""
+        return not self.no_gpu
 
 
 def _case(
@@ -150,7 +161,7 @@ def _case(
     *,
     variant: str | None,
     commit: str | None,
-    gpu: bool,
+    without_gpu: Callable[[Profile], str],
 ) -> _Case:
     known = pins.variants.get(variant or "")
     profile = _profile(pins, options.profile)
@@ -161,6 +172,7 @@ def _case(
             why=f"the pins have no variant {variant}" if variant else "no label names its variant",
             hint="name the type (--kv q8_0) or the variant (--variant NAME)",
         )
+    model, no_gpu = _model(options.model), without_gpu(profile)
     return _Case(
         kind=kind,
         variant=variant,
@@ -169,10 +181,10 @@ def _case(
         kv=kv,
         types=kv_probe.kv_types(pins, known.fork if known else None),
         commit=commit,
-        gpu=gpu,
-        model=_model(options.model),
+        no_gpu=no_gpu,
+        model=model,
         # With a GPU there is no excuse: what was asked for has to be in effect.
-        required=options.require | ({"kv"} if gpu else set()),
+        required=options.require | (set() if no_gpu else {"kv"}),
         timeout_s=options.timeout_s,
     )
 
@@ -234,7 +246,7 @@ def _smoke(
         kv_probe.finding(verdict),
         offload.offload(
             asked.log,
-            gpu=case.gpu,
+            no_gpu=case.no_gpu,
             model_bytes=case.model.path.stat().st_size,
             decode_tokens_s=asked.decode_tokens_s,
             memory_mib=asked.gpu_memory_mib,

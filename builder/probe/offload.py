@@ -35,19 +35,19 @@ _WHY = re.compile(
 def offload(
     log: str,
     *,
-    gpu: bool,
+    no_gpu: str = "",
     model_bytes: int,
     decode_tokens_s: float | None,
     memory_mib: float | None,
 ) -> Finding:
     """Whether a server's log and figures show that a GPU did all the work.
 
-    `log` is one of verbosity 4. `gpu`: whether there is one to offload to. `model_bytes` is the
-    size of the GGUF, `decode_tokens_s` what `decode_speed` gave, `memory_mib` what the driver says
-    is in use on all GPUs in MiB (2^20 bytes), None where no driver answers.
+    `log` is one of verbosity 4. `no_gpu` is why the server was to run on none; empty: it was to.
+    `model_bytes` is the size of the GGUF, `decode_tokens_s` what `decode_speed` gave, `memory_mib`
+    what the driver says is in use on all GPUs in MiB (2^20 bytes), None where no driver answers.
     """
-    if not gpu:
-        return not_asked(PROBE, "no GPU here: nothing to offload to")
+    if no_gpu:
+        return not_asked(PROBE, f"{no_gpu}: nothing to offload to")
     faults = [*_layers(log), *_flash_attention(log), *_buffers(log), *_memory(log, memory_mib)]
     least = floor(model_bytes)
     if decode_tokens_s is not None and decode_tokens_s < least:

@@ -23,6 +23,7 @@ from builder.model_access import COPY_BYTES
 from builder.probe import server
 from builder.probe.server import Server
 from builder.progress import Silent
+from builder.rule.labels import VARIANT
 from builder.scripted_model import LAYERS, scripted_model
 from builder.server_args import server_args
 from builder.smoke import PROFILE, smoke_binary, smoke_image, smoke_url
@@ -158,6 +159,37 @@ def test_a_variant_that_the_pins_lack_needs_a_type(run: Smoke, real_pins: Pins) 
     with pytest.raises(UsageError, match="no KV type") as caught:
         run(pins=dataclasses.replace(real_pins, variants={}), kv=None)
     assert "mainline-cpu" in caught.value.why
+
+
+@pytest.fixture
+def engine_with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine says that it has a GPU, and hands out none."""
+    monkeypatch.setattr(container, "has_gpu", lambda _client: True)
+
+
+@pytest.mark.usefixtures("engine_with_gpu")
+def test_a_cpu_variant_beside_a_gpu_is_judged_as_without_one(run: Smoke) -> None:
+    report = run()
+    assert statuses(report) == ALL_BUT_GPU
+    assert (report.passed, report.required) == (True, [])
+    assert "built for the CPU alone" in observed(report, "offload")
+
+
+@pytest.mark.usefixtures("engine_with_gpu")
+def test_a_variant_with_cuda_beside_a_gpu_has_to_use_it(
+    run: Smoke, engine: DockerClient, mainline_cpu_image: str
+) -> None:
+    made = engine.containers.create(mainline_cpu_image)
+    # A build that lost its GPU code: the CPU image under another variant's label.
+    image = made.commit(changes=f"LABEL {VARIANT}=mainline-cuda12-sm86")
+    made.remove()
+    try:
+        report = run(str(image.id))
+    finally:
+        engine.images.remove(image.id)
+    assert statuses(report) == {**ALL_BUT_GPU, "offload": "fail"}
+    assert "no layer is on a GPU" in observed(report, "offload")
+    assert (report.passed, report.required) == (False, ["kv"])
 
 
 def test_another_type_is_proven_as_itself(run: Smoke) -> None:

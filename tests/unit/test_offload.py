@@ -39,7 +39,7 @@ MODEL_BYTES = 9_735_000
 
 
 def judged(log: str = GPU_LOG, **measured: object) -> Finding:
-    good = {"gpu": True, "model_bytes": MODEL_BYTES, "decode_tokens_s": 900.0, "memory_mib": 420.0}
+    good = {"model_bytes": MODEL_BYTES, "decode_tokens_s": 900.0, "memory_mib": 420.0}
     return offload(log, **{**good, **measured})  # type: ignore[arg-type]
 
 
@@ -56,7 +56,7 @@ def test_a_gpu_that_does_all_the_work_passes() -> None:
 
 
 def test_without_a_gpu_nothing_is_proven() -> None:
-    found = judged(CPU_LOG, gpu=False)
+    found = judged(CPU_LOG, no_gpu="no GPU here")
     assert found.status == "unproven"
     assert "no GPU here: nothing to offload to" in found.observed
 
