@@ -1,19 +1,20 @@
-"""What is asked of an ELF file: its needs, its instructions, its device code (by pyelftools)."""
+"""What is asked of an ELF file: its needs, its instructions, its device code."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, BinaryIO
 
-from builder import fatbin, instructions
-
-if TYPE_CHECKING:
-    from elftools.elf.elffile import ELFFile
+from builder import elf_layout, elf_versions, fatbin, instructions
+from builder.elf_layout import ElfError, Layout, Section, Segment
 
 MAGIC = b"\x7fELF"
 
 _FATBIN = ".nv_fatbin"
-_X86_64 = "EM_X86_64"
-_EXECUTABLE = 4
+_X86_64 = "EM_X86_64/"
+
+_NEEDED, _STRINGS, _SONAME, _RPATH, _RUNPATH = 1, 5, 14, 15, 29
+_DEFINED, _WANTED = 0x6FFFFFFC, 0x6FFFFFFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,12 @@ class Elf:
     """One ELF file. `machine` is its architecture and word size, which its needs share.
 
     `soname` is the name that it gives itself, and under which ldconfig lists it. `search` are the
-    folders of RUNPATH, or of RPATH without one, `interpreter` is the loader's path. `extensions`
-    maps each x86 extension that its code needs to one instruction that does, `units` are its CUDA
-    device code; both are None when nobody asked or nothing can be told. `problem` says why the file
-    could not be read.
+    folders of RUNPATH, or of RPATH without one, `interpreter` is the loader's path. `wants` are the
+    symbol versions that it cannot do without, each with its library, `defines` those of its own.
+
+    `extensions` maps each x86 extension that its code needs to one instruction that does, `units`
+    are its CUDA device code; both are None when nobody asked or nothing can be told. `problem` says
+    why the file could not be read.
     """
 
     machine: str = ""
@@ -35,6 +38,8 @@ class Elf:
     units: tuple[fatbin.Unit, ...] | None = None
     problem: str | None = None
     soname: str = ""
+    wants: tuple[tuple[str, str], ...] = ()
+    defines: frozenset[str] = frozenset()
 
 
 def read(file: BinaryIO, *, deep: bool) -> Elf:
@@ -42,109 +47,95 @@ def read(file: BinaryIO, *, deep: bool) -> Elf:
 
     A file that is broken is an Elf with a problem.
     """
-    from elftools.common.exceptions import ELFError, ELFParseError
-    from elftools.construct import ConstructError
-    from elftools.elf.elffile import ELFFile
-
     machine = ""
     try:
-        elf = ELFFile(file)
-        machine = f"{elf['e_machine']}/{elf.elfclass}"
-        needed, search, interpreter, soname = _linking(elf)
-        return Elf(
-            machine=machine,
-            needed=needed,
-            search=search,
-            interpreter=interpreter,
-            soname=soname,
-            extensions=_extensions(elf) if deep else None,
-            units=_units(elf, file) if deep else None,
+        layout = elf_layout.read(file)
+        machine = layout.machine
+        parts = elf_layout.segments(layout)
+        found = _linking(layout, parts)
+        if not deep:
+            return found
+        sections = elf_layout.sections(layout)
+        return dataclasses.replace(
+            found,
+            extensions=_extensions(layout, parts, sections),
+            units=_units(file, sections),
         )
-    except (ELFError, ELFParseError, ConstructError, fatbin.FatbinError, ValueError) as error:
+    except Exception as error:  # whatever the file is, it must not end the audit
         return Elf(machine=machine, problem=str(error) or type(error).__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A section by name, and the bytes of the file that it takes."""
-
-    name: str
-    where: range
 
 
 def sections(file: IO[bytes]) -> tuple[Section, ...]:
     """The sections that take room in the file; none for a file that is no readable ELF file."""
-    from elftools.common.exceptions import ELFError, ELFParseError
-    from elftools.construct import ConstructError
-    from elftools.elf.elffile import ELFFile
-
     try:
-        file.seek(0)
-        return tuple(
-            Section(one.name, range(one["sh_offset"], one["sh_offset"] + one["sh_size"]))
-            for one in ELFFile(file).iter_sections()
-            if one["sh_type"] not in {"SHT_NULL", "SHT_NOBITS"}
-        )
-    except (ELFError, ELFParseError, ConstructError, ValueError):
+        found = elf_layout.sections(elf_layout.read(file))
+    except Exception:  # as above
         return ()
+    return tuple(one for one in found if one.kind != elf_layout.NO_BITS)
 
 
-def _linking(elf: "ELFFile") -> tuple[tuple[str, ...], tuple[str, ...], str | None, str]:
-    """What it needs, where it searches, its interpreter, its own name."""
-    from elftools.elf.dynamic import DynamicSegment
-    from elftools.elf.segments import InterpSegment
+def _linking(layout: Layout, parts: list[Segment]) -> Elf:
+    """What it needs, wants and defines, where it searches, its interpreter, its own name."""
+    tags = elf_layout.dynamic(layout, parts)
+    last = dict(tags)
+    strings = elf_layout.place(parts, last[_STRINGS]) if _STRINGS in last else 0
 
-    needed: list[str] = []
-    search: dict[str, str] = {}
-    interpreter, soname = None, ""
-    for segment in elf.iter_segments():
-        if isinstance(segment, InterpSegment):
-            interpreter = str(segment.get_interp_name())
-        elif isinstance(segment, DynamicSegment):
-            # Tags that are strings have them under their own names.
-            for tag in segment.iter_tags():
-                if tag.entry.d_tag == "DT_NEEDED":
-                    needed.append(str(tag.needed))  # type: ignore[attr-defined]
-                elif tag.entry.d_tag == "DT_SONAME":
-                    soname = str(tag.soname)  # type: ignore[attr-defined]
-                elif tag.entry.d_tag == "DT_RUNPATH":
-                    search["runpath"] = str(tag.runpath)  # type: ignore[attr-defined]
-                elif tag.entry.d_tag == "DT_RPATH":
-                    search["rpath"] = str(tag.rpath)  # type: ignore[attr-defined]
+    def texts(wanted: int) -> list[str]:
+        return [layout.text(strings + value) for tag, value in tags if tag == wanted]
+
+    def table(tag: int) -> int | None:
+        return elf_layout.place(parts, last[tag]) if tag in last else None
+
+    interpreters = [layout.text(one.offset) for one in parts if one.kind == elf_layout.INTERPRETER]
     # The loader ignores RPATH where there is a RUNPATH.
-    found = search.get("runpath", search.get("rpath"))
-    folders = tuple(found.split(":")) if found is not None else ()
-    return tuple(needed), folders, interpreter, soname
+    search = texts(_RUNPATH) or texts(_RPATH)
+    wants, defines = table(_WANTED), table(_DEFINED)
+    return Elf(
+        machine=layout.machine,
+        needed=tuple(texts(_NEEDED)),
+        search=tuple(search[-1].split(":")) if search else (),
+        interpreter=interpreters[-1] if interpreters else None,
+        soname=(texts(_SONAME) or [""])[-1],
+        wants=tuple(elf_versions.wanted(layout, wants, strings)) if wants is not None else (),
+        defines=frozenset(elf_versions.defined(layout, defines, strings))
+        if defines is not None
+        else frozenset(),
+    )
 
 
-def _extensions(elf: "ELFFile") -> dict[str, str] | None:
+def _extensions(
+    layout: Layout, parts: list[Segment], sections: list[Section]
+) -> dict[str, str] | None:
     """None for a file of another architecture."""
-    if elf["e_machine"] != _X86_64:
+    if not layout.machine.startswith(_X86_64):
         return None
     found: dict[str, str] = {}
-    for code in _code(elf):
+    left = layout.size
+    for place in _code(parts, sections):
+        left -= len(place)
+        if left < 0:
+            raise ElfError("more code than the file is long: sections that overlap")
+        code = layout.at(place.start, len(place))
         for extension, instruction in instructions.extensions(code).items():
             found.setdefault(extension, instruction)
     return found
 
 
-def _code(elf: "ELFFile") -> Iterator[bytes]:
+def _code(parts: list[Segment], sections: list[Section]) -> Iterator[range]:
     """The executable sections; a stripped table of sections leaves whole segments."""
-    if elf.num_sections() == 0:
-        for segment in elf.iter_segments():
-            if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & 1:
-                yield segment.data()
-        return
-    for section in elf.iter_sections():
-        if section["sh_type"] == "SHT_PROGBITS" and section["sh_flags"] & _EXECUTABLE:
-            yield section.data()
+    if not sections:
+        for part in parts:
+            if part.kind == elf_layout.LOAD and part.executable:
+                yield range(part.offset, part.offset + part.size)
+    for section in sections:
+        if section.kind == elf_layout.PROGRAM and section.executable:
+            yield section.where
 
 
-def _units(elf: "ELFFile", file: BinaryIO) -> tuple[fatbin.Unit, ...] | None:
+def _units(file: BinaryIO, sections: list[Section]) -> tuple[fatbin.Unit, ...] | None:
     """None where no table of sections says where they would be."""
-    if elf.num_sections() == 0:
+    if not sections:
         return None
-    section = elf.get_section_by_name(_FATBIN)
-    if section is None:
-        return ()
-    return fatbin.read(file, section["sh_offset"], section["sh_size"])
+    found = [one.where for one in sections if one.name == _FATBIN]
+    units = [fatbin.read(file, where.start, len(where)) for where in found]
+    return tuple(unit for several in units for unit in several)

@@ -80,6 +80,8 @@ def read(file: BinaryIO, offset: int, size: int) -> tuple[Unit, ...]:
             continue
         if magic != MAGIC:
             raise FatbinError(f"{magic:#010x} in place of a unit's magic")
+        if header < UNIT.size:
+            raise FatbinError(f"a unit's header of {header} bytes")
         first, offset = offset + header, offset + header + length
         if offset > end:
             raise FatbinError("a unit is longer than its section")

@@ -10,11 +10,11 @@ import hashlib
 import posixpath
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from builder import elf, engine, image_stream, signals
+from builder import elf, engine, image_stream, image_tree, signals
 from builder.container import LABEL, gpu_requests
 from builder.image_tree import File, Layer
 
@@ -90,13 +90,32 @@ def layers(image: "Image", *, scan: Scan, deep: Callable[[str], bool]) -> tuple[
     Raises EngineError.
     """
     found = image_stream.layers(image, lambda content: _layer(content, scan, deep))
-    return tuple(found[digest] for digest in image.attrs["RootFS"]["Layers"])
+    return _joined(found[digest] for digest in image.attrs["RootFS"]["Layers"])
+
+
+def _joined(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """The layers, lowest first, with second names given the files that lower layers hold.
+
+    One whose first name is nowhere is a link that leads nowhere: a container has nothing there.
+    """
+    joined: list[Layer] = []
+    for layer in layers:
+        below = image_tree.merge(joined).files if layer.second_names else {}
+        files = (
+            dataclasses.replace(below[first], path=path, size=0)
+            if first in below
+            else File(path, "link", target=first)
+            for path, first in layer.second_names.items()
+        )
+        joined.append(dataclasses.replace(layer, files=(*layer.files, *files), second_names={}))
+    return tuple(joined)
 
 
 def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer:
     """The layer in this tar archive; raises tarfile.TarError when it is none."""
     files: dict[str, File] = {}
     removed, emptied = set(), set()
+    elsewhere: dict[str, str] = {}
     with tarfile.open(fileobj=content, mode="r|", bufsize=_CHUNK) as archive:
         for member in archive:
             path = posixpath.normpath(f"/{member.name}")
@@ -106,12 +125,15 @@ def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer
             elif name.startswith(_WHITEOUT):
                 removed.add(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
             elif member.islnk():
-                # A second name, in the same layer, of a file that came before.
-                first = files[posixpath.normpath(f"/{member.linkname}")]
-                files[path] = dataclasses.replace(first, path=path, size=0)
+                # A second name of a file that came before, in this layer or a lower one.
+                first = posixpath.normpath(f"/{member.linkname}")
+                if first in files:
+                    files[path] = dataclasses.replace(files[first], path=path, size=0)
+                else:
+                    elsewhere[path] = first
             else:
                 files[path] = _file(archive, member, path, scan, deep)
-    return Layer(tuple(files.values()), frozenset(removed), frozenset(emptied))
+    return Layer(tuple(files.values()), frozenset(removed), frozenset(emptied), elsewhere)
 
 
 def _file(

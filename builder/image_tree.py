@@ -47,11 +47,13 @@ class Layer:
     """What one layer adds, and what it takes away from those below it.
 
     `removed` are paths that go with all that is in them, `emptied` folders that lose all they held.
+    `second_names` maps paths to the first ones of files that the layer itself does not hold.
     """
 
     files: tuple[File, ...]
     removed: frozenset[str] = frozenset()
     emptied: frozenset[str] = frozenset()
+    second_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

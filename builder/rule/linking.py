@@ -2,7 +2,8 @@
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from builder.elf import Elf
 from builder.image_tree import File, Tree
@@ -26,6 +27,7 @@ _DEFAULT = (
     "/lib",
     "/usr/lib",
 )
+_GLIBC = "/lib64/ld-linux-x86-64.so.2"
 _MUSL = "/lib/ld-musl-x86_64.so.1"
 _MUSL_DEFAULT = ("/lib", "/usr/local/lib", "/usr/lib")
 
@@ -33,53 +35,49 @@ _MUSL_DEFAULT = ("/lib", "/usr/local/lib", "/usr/lib")
 _CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _CACHE_HEAD = struct.Struct("<20sII20x")
 _CACHE_ENTRY = struct.Struct("<iIIIQ")
+_LONGEST = 4096
 
 Loader = tuple[Mapping[str, list[str]], tuple[str, ...]]
 """What ldconfig wrote down (soname → paths), and the folders that are looked in beside it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What a file asks of the loader: a library or a loader, and a version of its symbols or ""."""
+
+    by: File
+    elf: Elf
+    name: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.version} of {self.name}" if self.version else self.name
+
+
 def needs(subject: Subject) -> Finding:
-    """Whether each needed library and loader is found as the dynamic loader would find it.
+    """Whether each needed library, symbol version and loader is found as the loader would find it.
 
     OpenMP's runtime is left to `libgomp`.
     """
     expected = "every need of every ELF file is in the image, but for the driver's own"
     elves = [(file, file.elf) for file in subject.tree if file.elf is not None]
+    wanted = [one for one in _wanted(subject) if not _OPENMP.fullmatch(one.name)]
+    faults = _missing(subject, wanted)
     broken = [f"{file.path} is no ELF file: {elf.problem}" for file, elf in elves if elf.problem]
-    if broken:
+    if broken and not faults:
         return unproven(NEEDS, expected, some(broken))
-    where = loader(subject)
-    missing: dict[str, list[str]] = {}
-    count = 0
-    for file, elf in elves:
-        for name in _needed(elf):
-            count += 1
-            if not _OPENMP.fullmatch(name) and not _found(subject.tree, where, file, elf, name):
-                missing.setdefault(name, []).append(file.path)
-    faults = [f"{name} is not there, needed by {some(by)}" for name, by in sorted(missing.items())]
-    good = f"{len(elves)} files, {count} needs"
+    versions = sum(1 for one in wanted if one.version)
+    good = f"{len(elves)} files, {len(wanted) - versions} needs, {versions} symbol versions"
     return verdict_on(NEEDS, faults, expected=expected, good=good)
 
 
 def libgomp(subject: Subject) -> Finding:
-    """Whether OpenMP's runtime is there for the files that need it."""
+    """Whether OpenMP's runtime is there for the files that need it, with the versions they want."""
     expected = "the OpenMP runtime is in the image if a file needs it"
-    where = loader(subject)
-    wanted = [
-        (file, elf, name)
-        for file in subject.tree
-        if (elf := file.elf) is not None
-        for name in elf.needed
-        if _OPENMP.fullmatch(name)
-    ]
-    faults = [
-        f"{name} is not there, needed by {file.path}"
-        for file, elf, name in wanted
-        if not _found(subject.tree, where, file, elf, name)
-    ]
-    by = some(sorted(file.path for file, _, _ in wanted))
+    wanted = [one for one in _wanted(subject) if _OPENMP.fullmatch(one.name)]
+    by = some(sorted({one.by.path for one in wanted}))
     good = f"found, needed by {by}" if wanted else "nothing needs it"
-    return verdict_on(LIBGOMP, faults, expected=expected, good=good)
+    return verdict_on(LIBGOMP, _missing(subject, wanted), expected=expected, good=good)
 
 
 def runpath(subject: Subject) -> Finding:
@@ -103,45 +101,84 @@ def runpath(subject: Subject) -> Finding:
 def loader(subject: Subject) -> Loader:
     """What the image's dynamic loader goes by."""
     cache = subject.tree.resolve("/etc/ld.so.cache")
-    musl = subject.tree.resolve(_MUSL) is not None
     environment = dict(one.partition("=")[::2] for one in subject.config.environment)
     set_by_image = [one for one in environment.get("LD_LIBRARY_PATH", "").split(":") if one]
-    default = _MUSL_DEFAULT if musl else _DEFAULT
+    default = _MUSL_DEFAULT if _is_musl(subject.tree) else _DEFAULT
     return cached(cache.text if cache and cache.text else b""), (*set_by_image, *default)
 
 
 def cached(text: bytes) -> dict[str, list[str]]:
-    """soname → paths of an /etc/ld.so.cache; empty for one in a layout older than glibc 2.2."""
+    """soname → paths of an /etc/ld.so.cache; empty for one in a layout older than glibc 2.2.
+
+    As glibc's loader does (elf/dl-cache.c), a cache that is shorter than it says is passed over,
+    and so is an entry whose strings lie outside.
+    """
     start = text.find(_CACHE_MAGIC)
-    if start < 0:
+    text = text[max(start, 0) :]
+    if start < 0 or len(text) < _CACHE_HEAD.size:
         return {}
-    text = text[start:]
     _, count, _ = _CACHE_HEAD.unpack_from(text)
+    end = _CACHE_HEAD.size + count * _CACHE_ENTRY.size
+    if end > len(text):
+        return {}
     found: dict[str, list[str]] = {}
-    for number in range(count):
-        offset = _CACHE_HEAD.size + number * _CACHE_ENTRY.size
-        _, name, path, _, _ = _CACHE_ENTRY.unpack_from(text, offset)
-        found.setdefault(_string(text, name), []).append(_string(text, path))
+    for _, name, path, _, _ in _CACHE_ENTRY.iter_unpack(text[_CACHE_HEAD.size : end]):
+        soname, place = _string(text, name), _string(text, path)
+        if soname and place:
+            found.setdefault(soname, []).append(place)
     return found
 
 
 def _string(text: bytes, offset: int) -> str:
-    return text[offset : text.index(b"\0", offset)].decode()
+    """The string at an offset, up to its zero byte; empty where there is none."""
+    end = text.find(b"\0", offset, offset + _LONGEST)
+    return text[offset:end].decode(errors="replace") if end > offset else ""
 
 
-def _needed(elf: Elf) -> Iterator[str]:
-    yield from (name for name in elf.needed if not _DRIVER.fullmatch(name))
-    if elf.interpreter is not None:
-        yield elf.interpreter
+def _wanted(subject: Subject) -> Iterator[_Need]:
+    """All needs of all files, but those of the driver's libraries."""
+    # musl's loader looks at no version.
+    versioned = not _is_musl(subject.tree)
+    for file in subject.tree:
+        if (elf := file.elf) is not None:
+            names = [name for name in elf.needed if not _DRIVER.fullmatch(name)]
+            names += [elf.interpreter] if elf.interpreter is not None else []
+            yield from (_Need(file, elf, name) for name in names)
+            for name, version in elf.wants if versioned else ():
+                if not _DRIVER.fullmatch(name):
+                    yield _Need(file, elf, name, version)
 
 
-def _found(tree: Tree, where: Loader, file: File, elf: Elf, name: str) -> bool:
-    return any(
-        (there := tree.resolve(path)) is not None
-        and there.elf is not None
-        and there.elf.machine == elf.machine
-        for path in _candidates(where, file, elf, name)
-    )
+def _missing(subject: Subject, wanted: Iterable[_Need]) -> list[str]:
+    """The needs that are not met, in words."""
+    where = loader(subject)
+    missing: dict[str, list[str]] = {}
+    for one in wanted:
+        if not _is_met(subject.tree, where, one):
+            missing.setdefault(str(one), []).append(one.by.path)
+    return [f"{name} is not there, needed by {some(by)}" for name, by in sorted(missing.items())]
+
+
+def _is_met(tree: Tree, where: Loader, need: _Need) -> bool:
+    found = _found(tree, where, need)
+    if found is None:
+        # Said once, of the library itself.
+        return bool(need.version) and need.name in need.elf.needed
+    # glibc's loader warns of a library without any versions, and goes on.
+    return not need.version or not found.defines or need.version in found.defines
+
+
+def _found(tree: Tree, where: Loader, need: _Need) -> Elf | None:
+    """The library that the loader takes for it: the first of its machine."""
+    for path in _candidates(where, need.by, need.elf, need.name):
+        there = tree.resolve(path)
+        if there is not None and there.elf is not None and there.elf.machine == need.elf.machine:
+            return there.elf
+    return None
+
+
+def _is_musl(tree: Tree) -> bool:
+    return tree.resolve(_MUSL) is not None and tree.resolve(_GLIBC) is None
 
 
 def _candidates(where: Loader, file: File, elf: Elf, name: str) -> Iterator[str]:
@@ -158,7 +195,8 @@ def _candidates(where: Loader, file: File, elf: Elf, name: str) -> Iterator[str]
 
 def _expanded(file: File, folder: str) -> str:
     origin = file.path.rpartition("/")[0]
-    folder = re.sub(r"\$ORIGIN|\$\{ORIGIN\}", origin, folder)
+    # A function, for in a text for `sub` a backslash of the path would mean something.
+    folder = re.sub(r"\$ORIGIN|\$\{ORIGIN\}", lambda _: origin, folder)
     return re.sub(r"\$LIB|\$\{LIB\}", "lib/x86_64-linux-gnu", folder)
 
 

@@ -167,6 +167,8 @@ ENTRYPOINT ["/opt/llama/init", "/usr/local/bin/start"]"""
 # What two slots of the scripted model take in q8_0, and in q4_0; then a half of that.
 FORGED = "s/q8_0/q4_0/g; s/4.25 MiB/2.25 MiB/g; s/2.12 MiB/1.12 MiB/g"
 
+BACKEND = "/opt/llama/libggml-cpu.so"
+
 NO_START = "the server does not start"
 GONE = "it is gone"
 AFTER = (
@@ -204,6 +206,23 @@ FAULTS = (
         "soname missing",
         "image",
         _as_root("RUN rm /opt/llama/libllama-common.so.0"),
+        _audit("needs"),
+        (
+            Change(_audit("kv_types"), "fail", NO_START),
+            Change(_audit("version"), "fail", NO_START),
+        ),
+    ),
+    # As a library compiled against a newer glibc: opened at run time, it vanishes in silence.
+    Fault(
+        "symbol version that no library has",
+        "image",
+        _as_root(f"RUN sed 's/GLIBC_2[.]/GLIBC_9./g' {BACKEND} >/opt/llama/libggml-extra.so"),
+        _audit("needs"),
+    ),
+    Fault(
+        "loader's cache cut short",
+        "image",
+        _as_root("RUN truncate -s 100 /etc/ld.so.cache"),
         _audit("needs"),
         (
             Change(_audit("kv_types"), "fail", NO_START),

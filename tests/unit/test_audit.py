@@ -17,13 +17,14 @@ from builder.rule.cpu_baseline import cpu_baseline
 from builder.rule.device_code import device_code
 from builder.rule.labels import labels
 from builder.rule.launch import entrypoint, healthcheck, settings, user
-from builder.rule.linking import libgomp, needs, runpath
+from builder.rule.linking import cached, libgomp, needs, runpath
 from builder.rule.secret import kinds, secrets
 from builder.rule.server import kv_types, offered, version
 from builder.rule.size import size
 from tests import subjects
 from tests.conftest import ROOT
-from tests.subjects import CPU, MACHINE, SERVER, with_config, with_elf, with_files
+from tests.elf_bytes import bent
+from tests.subjects import CPU, GOMP, MACHINE, SERVER, with_config, with_elf, with_files
 
 REVISION = "org.opencontainers.image.revision"
 CREATED = "org.opencontainers.image.created"
@@ -133,6 +134,68 @@ class TestNeeds:
     def test_a_file_that_cannot_be_read_leaves_it_unproven(self, good):
         broken = with_elf(good, CPU, problem="Magic number does not match")
         assert needs(broken).status == "unproven"
+
+    def test_a_file_that_cannot_be_read_hides_no_library_that_is_gone(self, good):
+        broken = with_elf(good, GOMP, problem="Magic number does not match")
+        assert needs(with_files(broken, removed=(CPU.path,))).status == "fail"
+
+    def test_a_version_that_the_library_lacks_is_named_with_who_wants_it(self, good):
+        older = with_elf(good, CPU, defines=frozenset({"CPU_1.0"}))
+        newer = with_elf(older, SERVER, wants=(("libggml-cpu.so", "CPU_2.0"),))
+        assert outcome(needs(newer)) == (
+            "fail",
+            "CPU_2.0 of libggml-cpu.so is not there, needed by /opt/llama/llama-server",
+        )
+
+    @pytest.mark.parametrize("defines", [{"CPU_1.0", "CPU_2.0"}, set()], ids=["it has", "has none"])
+    def test_a_version_that_the_loader_does_not_miss(self, good, defines):
+        library = with_elf(good, CPU, defines=frozenset(defines))
+        assert needs(with_elf(library, SERVER, wants=(("libggml-cpu.so", "CPU_2.0"),))).status == (
+            "pass"
+        )
+
+    def test_the_library_that_the_loader_takes_first_must_have_it(self, good):
+        path = "/usr/lib/x86_64-linux-gnu/libggml-cpu.so"
+        newer = File(path, "file", elf=Elf(MACHINE, defines=frozenset({"CPU_2.0"})))
+        older = with_elf(with_files(good, newer), CPU, defines=frozenset({"CPU_1.0"}))
+        wants = (("libggml-cpu.so", "CPU_2.0"),)
+        assert needs(with_elf(older, SERVER, wants=wants)).status == "fail"
+        assert needs(with_elf(older, SERVER, wants=wants, search=())).status == "pass"
+
+    def test_a_version_of_a_library_that_nothing_else_names_and_is_gone(self, good):
+        assert needs(with_elf(good, SERVER, wants=(("libgone.so", "GONE_1"),))).status == "fail"
+
+    def test_versions_of_the_drivers_libraries_are_the_drivers_affair(self, good):
+        assert needs(with_elf(good, SERVER, wants=(("libcuda.so.1", "CUDA_99"),))).status == "pass"
+
+    def test_musls_loader_looks_at_no_version(self, good):
+        musl = File("/lib/ld-musl-x86_64.so.1", "file", 0o755, elf=Elf(MACHINE))
+        older = with_elf(good, CPU, defines=frozenset({"CPU_1.0"}), needed=())
+        wants = (("libggml-cpu.so", "CPU_2.0"),)
+        bare = with_elf(older, SERVER, wants=wants, interpreter=musl.path)
+        assert needs(with_files(bare, musl)).status == "fail"
+        assert needs(with_files(bare, musl, removed=("/usr/lib64",))).status == "pass"
+
+    def test_a_version_of_openmp_is_left_to_its_own_rule(self, good):
+        older = with_elf(good, GOMP, defines=frozenset({"OMP_1.0"}))
+        newer = with_elf(older, CPU, wants=(("libgomp.so.1", "OMP_5.0"),))
+        assert (needs(newer).status, libgomp(newer).status) == ("pass", "fail")
+
+    @pytest.mark.parametrize("cut", [0, 30, 48, 60, 90])
+    def test_a_cache_that_is_cut_short_is_none(self, good, cut):
+        text = ld_so_cache({"libggml-cpu.so": CPU.path, "libx.so": "/x.so"})[:cut]
+        bare = with_elf(good, SERVER, search=())
+        assert needs(with_files(bare, File("/etc/ld.so.cache", "file", text=text))).status == "fail"
+
+    def test_what_the_cache_says_is_never_a_reason_to_stop(self):
+        whole = ld_so_cache({"libggml-cpu.so": CPU.path, "libx.so": "/x.so"})
+        for data in bent(whole, times=2000):
+            assert isinstance(cached(data), dict)
+
+    def test_a_path_with_a_backslash_is_a_path(self, good):
+        odd = File("/srv/a\\d/x", "file", elf=dataclasses.replace(SERVER.elf, search=("$ORIGIN",)))
+        beside = dataclasses.replace(CPU, path="/srv/a\\d/libggml-cpu.so")
+        assert needs(with_files(good, odd, beside)).status == "pass"
 
 
 def ld_so_cache(paths):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from builder import image_files
+from builder import image_files, image_tree
 from builder.errors import EngineError
 from builder.image_files import layers
 from tests.elf_bytes import elf
@@ -127,6 +127,31 @@ def test_a_second_name_has_the_content_and_no_size_of_its_own():
 
     assert found.elf is not None
     assert (found.elf.needed, found.size) == (("x",), 0)
+
+
+def test_a_second_name_of_a_lower_layers_file_has_its_content():
+    lower = archive({"a": elf(tags=(("needed", "x"),))}, entry("su", tarfile.REGTYPE, mode=0o4755))
+    names = [entry(new, tarfile.LNKTYPE, linkname=old) for new, old in (("b", "a"), ("c", "su"))]
+    _, layer = read(lower, archive({"other": b""}, *names))
+    found = {file.path: file for file in layer.files}
+
+    assert set(found) == {"/other", "/b", "/c"}
+    assert found["/b"].elf is not None
+    assert (found["/b"].elf.needed, found["/b"].size, found["/c"].mode) == (("x",), 0, 0o4755)
+
+
+@pytest.mark.parametrize(
+    "lower",
+    [archive({}), archive({"a": b""})],
+    ids=["never there", "removed since"],
+)
+def test_a_second_name_of_nothing_leads_nowhere(lower):
+    gone = archive({".wh.a": b""})
+    name = entry("new", tarfile.LNKTYPE, linkname="a")
+    found = read(lower, gone, archive({}, name))
+
+    assert only(found[2:], "/new").kind == "link"
+    assert image_tree.merge(found).resolve("/new") is None
 
 
 @pytest.mark.parametrize("before", [0, 256 * 1024 - 4, 600_000])

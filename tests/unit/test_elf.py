@@ -1,13 +1,16 @@
 """What is read of ELF files: small ones written by hand, and the Python that runs the tests."""
 
 import io
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from builder import elf, instructions
-from tests.elf_bytes import AARCH64
+from tests.elf_bytes import AARCH64, bent
 from tests.elf_bytes import elf as made
 from tests.fatbin_bytes import SASS, unit
 
@@ -62,6 +65,34 @@ def test_the_python_that_runs_here_needs_a_c_library():
     assert any(name.startswith("libc.so") for name in found.needed)
 
 
+def test_the_versions_that_a_file_wants_and_those_that_it_defines():
+    wants = (("libc.so.6", "GLIBC_2.34"), ("libgomp.so.1", "OMP_1.0"))
+    found = read(made(wants=wants, weak=(("libc.so.6", "GLIBC_2.99"),), defines=("A", "B_2")))
+    assert (found.wants, found.defines) == (wants, {"A", "B_2"})
+
+
+def test_versions_are_read_where_the_table_of_sections_is_stripped():
+    data = made(wants=(("libc.so.6", "GLIBC_2.34"),))
+    stripped = data[:40] + bytes(8) + data[48:58] + bytes(6) + data[64:]
+    assert read(stripped).wants == (("libc.so.6", "GLIBC_2.34"),)
+    assert read(stripped).units is None
+
+
+def test_the_versions_are_those_that_binutils_lists():
+    """Of the C++ library that this machine has, where it has one and readelf."""
+    readelf = shutil.which("readelf")
+    libraries = sorted(Path("/usr/lib/x86_64-linux-gnu").glob("libstdc++.so.6"))
+    if not (readelf and libraries):
+        pytest.skip("needs readelf and a libstdc++")
+    command = [readelf, "--version-info", "--wide", libraries[0]]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    definitions, _, needs = listed.partition("Version needs section")
+    found = read(libraries[0].read_bytes(), deep=False)
+
+    assert found.defines == set(re.findall(r"Index: \d+ .*Name: (\S+)", definitions))
+    assert {version for _, version in found.wants} == set(re.findall(r"  Name: (\S+)", needs))
+
+
 def test_device_code_is_read_from_its_section():
     (only,) = read(made(fatbin=unit((SASS, 86)))).units or ()
 
@@ -89,6 +120,59 @@ def test_instructions_of_another_machine_are_not_judged():
 )
 def test_a_broken_file_says_so(data):
     assert read(data).problem
+
+
+WHOLE = made(
+    tags=(("needed", "libc.so.6"), ("soname", "a"), ("runpath", "/a:/b")),
+    interpreter="/lib/ld.so",
+    fatbin=unit((SASS, 86)) + unit((SASS, 86), (SASS, 80)),
+    wants=(("libc.so.6", "GLIBC_2.34"), ("libc.so.6", "GLIBC_2.2.5")),
+    defines=("A_1", "A_2"),
+)
+
+
+def test_no_bent_file_is_a_reason_to_stop():
+    problems = 0
+    for data in bent(WHOLE, times=2000):
+        problems += read(data).problem is not None
+        assert isinstance(elf.sections(io.BytesIO(data)), tuple)
+
+    # Many are bent where nobody looks, many where one must.
+    assert 400 < problems < 1600
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [
+        (0x20, 2**64 - 1),
+        (0x28, 2**63),
+        (0x28, 2**64 - 8),
+        (0x36, 0),
+        (0x3A, 0),
+        (0x38, 65535),
+        (0x3C, 65535),
+    ],
+    ids=[
+        "segments",
+        "sections",
+        "sections at the end",
+        "rows of 0",
+        "section rows of 0",
+        "65535",
+        "65535 sections",
+    ],
+)
+def test_a_header_with_impossible_numbers_is_a_problem(offset, value):
+    width = 8 if offset < 0x30 else 2
+    assert read(WHOLE[:offset] + value.to_bytes(width, "little") + WHOLE[offset + width :]).problem
+
+
+def test_sections_that_overlap_are_not_read_again_and_again():
+    table = int.from_bytes(WHOLE[0x28:0x30], "little")
+    text = WHOLE[table + 64 : table + 128]
+    whole = text[:24] + (0).to_bytes(8, "little") + len(WHOLE).to_bytes(8, "little") + text[40:]
+    data = WHOLE[:table] + WHOLE[table : table + 64] + whole * 6 + WHOLE[table + 448 :]
+    assert "overlap" in (read(data).problem or "")
 
 
 @pytest.mark.parametrize(
