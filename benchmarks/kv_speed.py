@@ -85,7 +85,7 @@ def started(config: Config, model: Path, context: int, folder: Path) -> Iterator
         port = probe.getsockname()[1]
     log = folder / f"{port}.log"
     command = [config.binary, "-m", str(model), "--port", str(port), "-lv", "4", "--fit", "off"]
-    command += ["-ctk", config.kv, "-ctv", config.kv, "-fa", "on", "-ngl", "99"]
+    command += ["-ctk", config.kv, "-ctv", config.kv, "-fa", "on", "-ngl", "999"]
     command += ["-np", str(config.slots), "-c", str(config.slots * (context + 2 * DECODED))]
     with (
         log.open("w") as file,

@@ -232,7 +232,7 @@ class _Weighing:
     def _flags(self, kv: Kv, largest: int | None) -> str:
         parallel = self.request.parallel
         tokens = self.slot_context if largest is None else min(self.slot_context, largest)
-        return f"-ngl 99 -fa on -ctk {kv.k} -ctv {kv.v} -np {parallel} -c {parallel * tokens}"
+        return f"-ngl 999 -fa on -ctk {kv.k} -ctv {kv.v} -np {parallel} -c {parallel * tokens}"
 
 
 def _most(limit: int, fits: Callable[[int], bool | None]) -> int:

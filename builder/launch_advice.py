@@ -11,6 +11,7 @@ from builder.errors import UsageError
 from builder.fit import RESERVE
 from builder.memory import Model, Slots
 from builder.model import Kv, KvType, Pins, Profile
+from builder.placement import EXPERTS, PLACED
 
 AGENT = 32768
 """What an agent's slot uses: the Agent SDK's prompts run from 10k to 27k tokens."""
@@ -18,8 +19,6 @@ AGENT = 32768
 _GIB = 1024**3
 _STEP = 256
 _ALL_QUANTS = "GGML_CUDA_FA_ALL_QUANTS"
-_EXPERTS = ("-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe")
-_PLACED = ("-ngl", "--gpu-layers", "--n-gpu-layers", "-ot", "--override-tensor", "-nkvo")
 _STRETCHED = ("--rope-scaling", "--rope-scale", "--rope-freq-scale", "--yarn-orig-ctx")
 
 
@@ -88,7 +87,7 @@ def _says(plan: Plan, *flags: str) -> bool:
 def _require_card(plan: Plan) -> None:
     wanted = need(plan, plan.profile.slot_tokens, experts=True)
     # Whoever places layers by hand knows what they do, and the figures do not.
-    if plan.card is None or wanted is None or _says(plan, *_PLACED, *_EXPERTS):
+    if plan.card is None or wanted is None or _says(plan, *PLACED, *EXPERTS):
         return
     if wanted > plan.card:
         weights = plan.model.weights.card
@@ -131,7 +130,7 @@ def _heads(plan: Plan) -> Iterator[str]:
 
 def _experts(plan: Plan) -> Iterator[str]:
     """Experts that left the card for a context that no agent fills."""
-    if not _says(plan, *_EXPERTS):
+    if not _says(plan, *EXPERTS):
         return
     experts = sum(plan.model.weights.experts)
     if not experts:

@@ -30,7 +30,7 @@ _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Where weights go with every layer on the card (-ngl 99).
+    """Where weights go with every layer on the card (-ngl 999).
 
     `tied` is an output matrix that is the input's, and so in both places. `experts` are, layer by
     layer, those of the card that -ncmoe could leave to the CPU; empty for a dense model. `draft`

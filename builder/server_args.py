@@ -24,6 +24,10 @@ KEYS_FLAGS = {
 }
 """What a profile says with a key of its own, in the spellings of llama-server."""
 
+EVERY_LAYER = "999"
+"""What -ngl says for all layers: models have up to 512, and the word `all` is younger than some
+forks."""
+
 OPTIONS_FLAGS = {
     "--host": ("--host",),
     "--model": ("-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo"),
@@ -52,7 +56,8 @@ def server_args(profile: Profile, kv: Kv, flags: frozenset[str]) -> list[str]:
         *("--alias", profile.alias),
         # -c is divided among the slots.
         *("-c", str(profile.context), "-np", str(profile.parallel)),
-        *("-ctk", kv.k, "-ctv", kv.v, "-fa", "on", "-ngl", "0" if profile.gpu == "none" else "99"),
+        *("-ctk", kv.k, "-ctv", kv.v, "-fa", "on"),
+        *("-ngl", "0" if profile.gpu == "none" else EVERY_LAYER),
         # Library messages, KV sizes among them, lie above the default verbosity.
         *("-lv", "4"),
         *(word for flag, value in optional if flag not in missing for word in (flag, *value)),

@@ -12,6 +12,7 @@ from builder.errors import UsageError
 from builder.image_target import ImageTarget
 from builder.launches import Launched, Setting
 from builder.model import Kv, KvType, Pins, Profile, Requirement
+from builder.placement import Placement, placement
 from builder.probe import kv as kv_probe
 from builder.probe import kv_numbers, offload, readiness, stop
 from builder.probe import server as probe_server
@@ -144,6 +145,7 @@ class _Case:
     types: Mapping[str, KvType]
     commit: str | None
     no_gpu: str
+    placed: Placement
     model: _Model
     required: frozenset[Requirement]
     timeout_s: float
@@ -182,6 +184,7 @@ def _case(
         types=kv_probe.kv_types(pins, known.fork if known else None),
         commit=commit,
         no_gpu=no_gpu,
+        placed=placement(profile, options.env),
         model=model,
         # With a GPU there is no excuse: what was asked for has to be in effect.
         required=options.require | (set() if no_gpu else {"kv"}),
@@ -247,6 +250,7 @@ def _smoke(
         offload.offload(
             asked.log,
             no_gpu=case.no_gpu,
+            placed=case.placed,
             model_bytes=case.model.path.stat().st_size,
             decode_tokens_s=asked.decode_tokens_s,
             memory_mib=asked.gpu_memory_mib,

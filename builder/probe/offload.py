@@ -8,7 +8,9 @@ write them alike but for the graph's splits; a run of mainline on a CPU had the 
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from builder.placement import EVERY, Placement
 from builder.probe.finding import Finding, Status, not_asked
 from builder.probe.server import OK, Server, post
 
@@ -16,6 +18,8 @@ PROBE = "offload"
 
 TOKENS = 64
 """How many tokens the speed of decoding is measured over."""
+
+_NOTHING = Placement()
 
 BANDWIDTH = 60e9
 """Bytes a second; see `floor`."""
@@ -36,6 +40,7 @@ def offload(
     log: str,
     *,
     no_gpu: str = "",
+    placed: Placement = _NOTHING,
     model_bytes: int,
     decode_tokens_s: float | None,
     memory_mib: float | None,
@@ -43,23 +48,31 @@ def offload(
     """Whether a server's log and figures show that a GPU did all the work.
 
     `log` is one of verbosity 4. `no_gpu` is why the server was to run on none; empty: it was to.
+    `placed` is what the profile leaves to the CPU: that is named, and no fault.
     `model_bytes` is the size of the GGUF, `decode_tokens_s` what `decode_speed` gave, `memory_mib`
     what the driver says is in use on all GPUs in MiB (2^20 bytes), None where no driver answers.
     """
     if no_gpu:
         return not_asked(PROBE, f"{no_gpu}: nothing to offload to")
-    faults = [*_layers(log), *_flash_attention(log), *_buffers(log), *_memory(log, memory_mib)]
+    split = _splits(log, placed)
+    faults = [*_layers(log, placed), *_flash_attention(log), *split.faults]
+    faults += [*_buffers(log, placed), *_memory(log, memory_mib)]
     least = floor(model_bytes)
-    if decode_tokens_s is not None and decode_tokens_s < least:
+    # What the CPU computes takes its time: the floor is one for a GPU alone.
+    if decode_tokens_s is not None and decode_tokens_s < least and not placed.by_hand:
         faults.append(f"{decode_tokens_s:.0f} tokens/s, under the floor")
     open_ = ["the speed of decoding was not measured"] if decode_tokens_s is None else []
+    open_ += split.open
     status: Status = "fail" if faults else "unproven" if open_ else "pass"
+    rest = f"and at least {least:.0f} tokens/s"
+    if placed.by_hand:
+        rest = f"but for what the profile leaves to the CPU: {', '.join(placed.words)}"
+    good = _good(log, placed, decode_tokens_s, memory_mib)
     return Finding(
         PROBE,
         status,
-        expected="all layers, KV cache and flash attention on the GPU, and at least "
-        f"{least:.0f} tokens/s",
-        observed="; ".join(faults or [*open_, _good(log, decode_tokens_s, memory_mib)]),
+        expected=f"all layers, KV cache and flash attention on the GPU, {rest}",
+        observed="; ".join(faults or [*open_, good]),
     )
 
 
@@ -101,36 +114,76 @@ def decode_speed(server: Server) -> float | None:
     return float(speed) if math.isfinite(speed) and speed > 0 else None
 
 
-def _layers(log: str) -> list[str]:
+def _layers(log: str, placed: Placement) -> list[str]:
     """What is wrong with the number of layers. A second line is a draft model's."""
-    found = [(int(some), int(all_)) for some, all_ in _LAYERS.findall(log)]
+    found = _counts(log)
+    wanted = EVERY if placed.layers is None else max(placed.layers, 1)
     if not found:
         why = _WHY.search(log)
         return [f"no layer is on a GPU: a CPU run{f' ({why[0].strip()})' if why else ''}"]
-    return [f"{some} of {all_} layers offloaded" for some, all_ in found if some < all_]
+    return [
+        f"{some} of {all_} layers offloaded" for some, all_ in found if some < min(all_, wanted)
+    ]
+
+
+def _counts(log: str) -> list[tuple[int, int]]:
+    """Layers that were offloaded, and all that there are, the output's among them."""
+    return [(int(some), int(all_)) for some, all_ in _LAYERS.findall(log)]
 
 
 def _flash_attention(log: str) -> list[str]:
-    """What is wrong with flash attention: off, or on where the GPU has no kernel for it.
+    """What is wrong with flash attention as far as the server says: it is off.
 
-    The scheduler then puts it on the CPU in silence, and the graph falls into a part for each
-    layer. On a GPU alone it has one or two. [inferred]
+    Whether the GPU has a kernel for it is told by the graph: see `_splits`.
     """
     states = [direct or resolved for direct, resolved in _FLASH.findall(log)]
     if not states or states[-1] != "enabled":
         return [f"flash attention {states[-1] if states else 'is not in the log'}"]
-    layers = max((int(all_) for _, all_ in _LAYERS.findall(log)), default=0)
-    splits = max((int(count) for count in _SPLITS.findall(log)), default=0)
-    if layers and splits > max(layers, 4):
-        return [f"the graph is split in {splits}: part of each layer runs on the CPU"]
     return []
 
 
-def _buffers(log: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """What the parts of the graph show: what is wrong, and what they cannot tell."""
+
+    faults: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+
+
+def _splits(log: str, placed: Placement) -> _Split:
+    """Whether a part of each layer runs on the CPU, unasked.
+
+    Flash attention that the GPU has no kernel for is put on the CPU in silence, and each layer then
+    makes two parts more of the graph, which has one or two on a GPU alone. Experts on the CPU make
+    two to four more in each layer that leaves them there. [inferred]
+    """
+    counts = _counts(log)
+    layers = max((all_ for _, all_ in counts), default=0)
+    splits = max((int(count) for count in _SPLITS.findall(log)), default=0)
+    if not layers or placed.kv:
+        # Attention runs where the cache lies: on the CPU, as the profile says.
+        return _Split()
+    shared = min(placed.experts, layers)
+    if placed.tensors:
+        shared = layers
+    elif placed.layers is not None:
+        shared = max(shared, *(all_ - some for some, all_ in counts))
+    said = f"the graph is split in {splits}: "
+    if splits > max(layers, 4) + 4 * shared and not placed.tensors:
+        beyond = ", beyond what the profile leaves there" if placed.by_hand else ""
+        return _Split(faults=(f"{said}part of each layer runs on the CPU{beyond}",))
+    if shared and splits >= 2 * (layers + shared):
+        return _Split(open=(f"{said}whether flash attention runs on the CPU too is not told",))
+    return _Split()
+
+
+def _buffers(log: str, placed: Placement) -> list[str]:
     """What is wrong with where the caches lie. Recurrent state (RS) counts as one."""
     sizes = [(name, mib) for name, kind, mib in _sizes(log) if kind in {"KV", "RS"}]
     if not sizes:
         return ["no KV buffer in the log"]
+    if placed.kv or placed.layers is not None:
+        return []
     return [f"{mib:.2f} MiB of KV cache in {name}" for name, mib in sizes if _on_host(name)]
 
 
@@ -154,9 +207,15 @@ def _on_host(buffer: str) -> bool:
     return buffer.startswith("CPU") or buffer.endswith("_Host")
 
 
-def _good(log: str, decode_tokens_s: float | None, memory_mib: float | None) -> str:
+def _good(
+    log: str, placed: Placement, decode_tokens_s: float | None, memory_mib: float | None
+) -> str:
     layers = ", ".join(f"{some}/{all_}" for some, all_ in _LAYERS.findall(log))
     kv = ", ".join(f"{mib:.2f} MiB in {name}" for name, kind, mib in _sizes(log) if kind != "model")
     speed = "" if decode_tokens_s is None else f"; {decode_tokens_s:.0f} tokens/s"
     memory = "no driver answered" if memory_mib is None else f"{memory_mib:.0f} MiB in use"
-    return f"{layers} layers, flash attention, KV {kv}{speed}; {memory}"
+    left = ""
+    if placed.by_hand:
+        splits = max((int(count) for count in _SPLITS.findall(log)), default=0)
+        left = f"; to the CPU as the profile says: {', '.join(placed.words)}, {splits} splits"
+    return f"{layers} layers, flash attention, KV {kv}{left}{speed}; {memory}"

@@ -180,7 +180,7 @@ def test_slots_add_up(big: Path, real_pins: Pins):
 
 def test_the_flags_serve_what_fits(big: Path, real_pins: Pins):
     found = asked(big, real_pins, kv=TURBO4, parallel=2)
-    assert found.rows[0].flags == "-ngl 99 -fa on -ctk turbo4 -ctv turbo4 -np 2 -c 65536"
+    assert found.rows[0].flags == "-ngl 999 -fa on -ctk turbo4 -ctv turbo4 -np 2 -c 65536"
 
 
 def test_heads_that_turbo_cannot_take_are_refused(tmp_path: Path, real_pins: Pins):

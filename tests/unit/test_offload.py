@@ -6,6 +6,8 @@ sources' format strings, with the sizes that the same model would have.
 
 import pytest
 
+from builder.model import Profile
+from builder.placement import Placement, placement
 from builder.probe.finding import Finding
 from builder.probe.offload import floor, offload
 
@@ -101,6 +103,70 @@ def test_offload_fails(log: str, observed: str) -> None:
     found = judged(log)
     assert found.status == "fail"
     assert found.observed.startswith(observed)
+
+
+def moe_log(splits: int, offloaded: int = 49) -> str:
+    """The log of a model of 48 layers."""
+    log = gpu_log("offloaded 9/9", f"offloaded {offloaded}/49")
+    return log.replace("graph splits = 2", f"graph splits = {splits}")
+
+
+def placed(*flags: str) -> Placement:
+    return placement(Profile("a", 1, 512, flags=list(flags)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "log"),
+    [
+        # As `fit` advises for a mixture that is larger than its card.
+        (["-ncmoe", "20"], moe_log(82)),
+        (["-ncmoe", "20"], moe_log(42)),
+        (["--cpu-moe"], moe_log(98)),
+        (["-ot", r"\.ffn_.*_exps\.=CPU"], moe_log(98)),
+        (["-ngl", "40"], moe_log(4, offloaded=40)),
+        (["-ngl", "40"], moe_log(4, offloaded=40).replace("CUDA0 KV", "CPU KV")),
+        (["-ngl", "99"], moe_log(2)),
+        (["-nkvo"], moe_log(98).replace("CUDA0 KV", "CPU KV")),
+    ],
+)
+def test_what_the_profile_leaves_to_the_cpu_is_named_and_no_fault(
+    flags: list[str], log: str
+) -> None:
+    found = judged(log, placed=placed(*flags), decode_tokens_s=1.0)
+    assert found.status == "pass"
+    assert f"as the profile says: {' '.join(flags)}" in found.observed
+    assert f"leaves to the CPU: {' '.join(flags)}" in found.expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "log", "observed"),
+    [
+        ([], moe_log(82), "the graph is split in 82"),
+        (["--top-k", "20"], moe_log(82), "the graph is split in 82"),
+        (["-ncmoe", "2"], moe_log(82), "the graph is split in 82"),
+        # Flash attention of every layer on the CPU as well.
+        (["-ncmoe", "20"], moe_log(138), "the graph is split in 138"),
+        (["-ncmoe", "20"], moe_log(82, offloaded=48), "48 of 49 layers offloaded"),
+        (["-ncmoe", "20"], moe_log(82).replace("CUDA0 KV", "CPU KV"), "8.38 MiB of KV cache in"),
+        (["-ngl", "40"], moe_log(4, offloaded=39), "39 of 49 layers offloaded"),
+        (["-ngl", "auto"], moe_log(4, offloaded=0), "0 of 49 layers offloaded"),
+    ],
+)
+def test_what_it_does_not_leave_there_is_a_fault_still(
+    flags: list[str], log: str, observed: str
+) -> None:
+    found = judged(log, placed=placed(*flags))
+    assert found.status == "fail"
+    assert found.observed.startswith(observed)
+
+
+@pytest.mark.parametrize("flags", [["--cpu-moe"], ["-ot", "exps=CPU"]])
+def test_a_graph_that_does_not_tell_where_flash_attention_runs_proves_nothing(
+    flags: list[str],
+) -> None:
+    found = judged(moe_log(198), placed=placed(*flags))
+    assert found.status == "unproven"
+    assert "whether flash attention runs on the CPU too is not told" in found.observed
 
 
 def test_flash_attention_that_resolved_itself_is_on() -> None:

@@ -127,3 +127,8 @@ def test_an_embedder_is_asked_for_texts_as_long_as_a_slot_and_for_no_thoughts():
     assert (value(arguments, "-ub"), value(arguments, "-b")) == ("512", "512")
     assert value(arguments, "-ngl") == "0"
     assert not {"--reasoning", "--chat-template-kwargs", "--jinja"} & set(arguments)
+
+
+def test_every_layer_of_a_deep_model_goes_to_the_gpu() -> None:
+    # llama.cpp takes models of up to 512 layers; the output is one more.
+    assert int(value(server_args(PROFILE, Kv("f16", "f16"), ALL), "-ngl")) > 512
