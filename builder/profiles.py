@@ -9,7 +9,7 @@ from builder import container
 from builder.errors import UsageError
 from builder.model import Kv, Pins, Profile, Variant
 from builder.pins_problems import suggestion
-from builder.rule.server import offered
+from builder.rule.printed import offered
 from builder.server_args import known_flags, lacking, server_args
 
 KEY = "/run/api-key"

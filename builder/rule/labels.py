@@ -1,10 +1,13 @@
 """Whether the labels are complete, and what they say is true."""
 
 import datetime
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 
+from builder.model import Receipt
 from builder.probe.finding import Finding
 from builder.render import LABEL, created, git_address
+from builder.rule.printed import build_number, commit, offered
 from builder.rule.subject import Pinned, Subject, some, unproven, verdict_on
 
 LABELS = "labels"
@@ -40,29 +43,58 @@ OF_PUBLISH = (BUILT_AS, PROVEN, NOT_PROVEN, GPU)
 """What `builder publish` adds: the ID under which the image was built, what it had passed and what
 not (both in record.Proof's words, with commas), and the GPU that it passed that on, or "none"."""
 
-_EXPECTED = "labels complete, and true against pins, receipt and rendered Dockerfile"
+_SHAPES = {
+    REVISION: re.compile(r"[0-9a-f]{7,40}"),
+    VERSION: re.compile(r"b\d+"),
+    BASE_DIGEST: re.compile(r"sha256:[0-9a-f]{64}"),
+    RECIPE: re.compile(r"[0-9a-f]{64}"),
+    CLAIMED: re.compile(r"true|false"),
+}
+
+_EXPECTED = "labels complete, and true against pins, receipt, rendered Dockerfile and server"
 
 
 def labels(subject: Subject) -> Finding:
-    """Whether every label is there, and none says what pins, receipt or Dockerfile deny.
+    """Whether every label is there, and none says what is known to be otherwise.
 
-    The pins are believed for what the variant is, the receipt for what was built; without one the
-    pinned commit is expected.
+    The receipt is believed for what was built. What the Dockerfile writes has to be as the pins
+    say where they render that very Dockerfile. A release from earlier pins only differs from
+    them: that is unproven. The server's own words deny a label at any time.
     """
     found, pinned = subject.config.labels, subject.pinned
     if isinstance(pinned, str):
         return unproven(LABELS, _EXPECTED, pinned)
-    faults = [*_missing(found, pinned), *_wrong(found, _true(subject, pinned))]
-    faults += [fault for fault in (_recipe(found, pinned), _date(found, pinned)) if fault]
-    by_hand = not any(name in found for name in _OF_BUILDER)
-    if not faults and by_hand:
-        why = "not built by `builder build`, so no label names the recipe and the base"
+    by_pins = [*_differences(found, _by_pins(found, pinned))]
+    todays = found.get(RECIPE) in pinned.recipes
+    faults = [
+        *_missing(found, pinned),
+        *_misshapen(found),
+        *_contradictions(subject, pinned),
+        *_differences(found, _by_receipt(subject.receipt)),
+        *(by_pins if todays else ()),
+        *_of_commit(found, pinned),
+    ]
+    others = [] if todays else by_pins
+    others += [] if subject.receipt else _older(found, pinned)
+    if not faults and (why := _not_proven(subject, others)):
         return unproven(LABELS, _EXPECTED, why)
     evidence = "pins, receipt and Dockerfile" if subject.receipt else "pins and Dockerfile"
     good = f"{len(found)} labels agree with {evidence}"
+    if not todays:
+        good += ", which is not today's"
     if not found.get(CREATED):
         good += "; created is empty: the package names no date, and nobody checked its commit"
     return verdict_on(LABELS, faults, expected=_EXPECTED, good=good)
+
+
+def _not_proven(subject: Subject, differences: Collection[str]) -> str | None:
+    """Why labels without a fault are not proven, or None."""
+    if differences:
+        why = f"today's pins differ: {some(differences)}"
+        return why if subject.receipt else f"{why}; no receipt here says how it was built"
+    if not any(name in subject.config.labels for name in _OF_BUILDER):
+        return "not built by `builder build`, so no label names the recipe and the base"
+    return None
 
 
 def _missing(found: Mapping[str, str], pinned: Pinned) -> Iterator[str]:
@@ -77,23 +109,44 @@ def _missing(found: Mapping[str, str], pinned: Pinned) -> Iterator[str]:
             yield f"{name} is empty"
 
 
-def _wrong(found: Mapping[str, str], true: Mapping[str, str]) -> Iterator[str]:
+def _misshapen(found: Mapping[str, str]) -> Iterator[str]:
+    for name, shape in _SHAPES.items():
+        if found.get(name) and not shape.fullmatch(found[name]):
+            yield f"{name} is {found[name]!r}"
+
+
+def _differences(found: Mapping[str, str], true: Mapping[str, str]) -> Iterator[str]:
     for name, value in true.items():
         if name in found and found[name] != value:
             yield f"{name} is {found[name]!r}, not {value!r}"
 
 
-def _true(subject: Subject, pinned: Pinned) -> dict[str, str]:
-    """What the labels that are known must say."""
-    fork, receipt = pinned.fork, subject.receipt
-    true = {
-        VARIANT: pinned.name,
-        TITLE: f"llama-server, {pinned.name}",
-        KV_TYPES: ",".join(fork.kv_types),
-    }
+def _contradictions(subject: Subject, pinned: Pinned) -> Iterator[str]:
+    """What one part of the image says against another."""
+    found = subject.config.labels
+    if VARIANT in found:
+        title = f"llama-server, {found[VARIANT]}"
+        yield from _differences(found, {VARIANT: pinned.name, TITLE: title})
+    said, number = commit(subject.version.text), build_number(subject.version.text)
+    revision, version = found.get(REVISION, ""), found.get(VERSION, "")
+    if revision and said and not (revision.startswith(said) or said.startswith(revision)):
+        yield f"{REVISION} is {revision!r}, the server says {said}"
+    if number and re.fullmatch(r"b0*[1-9]\d*", version) and int(version[1:]) != number:
+        yield f"{VERSION} is {version!r}, the server says {number}"
+    types = offered(subject.help.text)
+    labelled = filter(None, found.get(KV_TYPES, "").split(","))
+    lacking = [name for name in labelled if types and name not in types.get("k", ())]
+    if lacking:
+        yield f"{KV_TYPES} has {some(lacking)}, which the server does not offer"
+
+
+def _by_pins(found: Mapping[str, str], pinned: Pinned) -> dict[str, str]:
+    """What the pins write into the variant's Dockerfile."""
+    fork = pinned.fork
+    true = {TITLE: f"llama-server, {pinned.name}", KV_TYPES: ",".join(fork.kv_types)}
     if fork.url:
         true[SOURCE] = git_address(fork.url)
-    cuda = pinned.recipes.get(subject.config.labels.get(RECIPE, ""), pinned.base).cuda
+    cuda = pinned.recipes.get(found.get(RECIPE, ""), pinned.base).cuda
     if cuda:
         true |= {
             ARCHITECTURES: ",".join(pinned.variant.architectures),
@@ -102,50 +155,61 @@ def _true(subject: Subject, pinned: Pinned) -> dict[str, str]:
             STARTS: str(fork.linkage == "backend-dl").lower(),
             CUBLAS: pinned.variant.cublas,
         }
-    if receipt:
-        true |= {
-            VARIANT: receipt.variant,
-            REVISION: receipt.commit,
-            VERSION: f"b{receipt.build_number}",
-            CLAIMED: str(receipt.commit_claimed).lower(),
-            RECIPE: receipt.dockerfile_sha256,
-        }
-        for base in receipt.bases:
-            if base.role == "runtime":
-                name = base.reference.partition("@")[0]
-                true |= {BASE_NAME: name, BASE_DIGEST: base.digest, ORIGIN: base.origin}
-    elif pinned.commit:
-        number = fork.build_number if pinned.commit == fork.commit else None
-        true |= {REVISION: pinned.commit, VERSION: f"b{number or 0}"}
     return true
 
 
-def _recipe(found: Mapping[str, str], pinned: Pinned) -> str | None:
-    """What is wrong with the Dockerfile that the image says it was built from, or None."""
-    sha256 = found.get(RECIPE)
-    if not sha256 or sha256 in pinned.recipes:
-        return None
-    known = some(one[:12] for one in pinned.recipes)
-    return f"{RECIPE} is {sha256[:12]}…, the rendered Dockerfile's is {known}…"
+def _by_receipt(receipt: Receipt | None) -> dict[str, str]:
+    """What the labels must say by the receipt; {} without one."""
+    if receipt is None:
+        return {}
+    true = {
+        VARIANT: receipt.variant,
+        REVISION: receipt.commit,
+        VERSION: f"b{receipt.build_number}",
+        CLAIMED: str(receipt.commit_claimed).lower(),
+        RECIPE: receipt.dockerfile_sha256,
+    }
+    for base in receipt.bases:
+        if base.role == "runtime":
+            name = base.reference.partition("@")[0]
+            true |= {BASE_NAME: name, BASE_DIGEST: base.digest, ORIGIN: base.origin}
+    return true
 
 
-def _date(found: Mapping[str, str], pinned: Pinned) -> str | None:
-    """What is wrong with the commit's date, or None.
+def _older(found: Mapping[str, str], pinned: Pinned) -> Iterator[str]:
+    """What an image from other pins, or of another commit, says otherwise than today's pins."""
+    sha256, revision = found.get(RECIPE), found.get(REVISION)
+    if sha256 and sha256 not in pinned.recipes:
+        known = some(one[:12] for one in pinned.recipes)
+        yield f"{RECIPE} is {sha256[:12]}…, the rendered Dockerfile's is {known}…"
+    if pinned.commit and revision and revision != pinned.commit:
+        yield f"{REVISION} is {revision[:9]}, the pinned commit is {pinned.commit[:9]}"
 
-    It may be empty where nobody knows it: the tree came from an archive or a folder that only
+
+def _of_commit(found: Mapping[str, str], pinned: Pinned) -> Iterator[str]:
+    """What is wrong with the build number and the date of the commit, where the pins know them.
+
+    A date may be empty where nobody knows it: the tree came from an archive or a folder that only
     claims its commit, and the pins do not have that commit's date.
     """
+    if pinned.commit and found.get(REVISION) == pinned.commit:
+        number = pinned.fork.build_number if pinned.commit == pinned.fork.commit else None
+        yield from _differences(found, {VERSION: f"b{number or 0}"})
     date = found.get(CREATED)
     if date is None:
-        return None
+        return
     if found.get(REVISION) == pinned.fork.commit and pinned.fork.date:
         known = created(pinned.fork)
-        return None if date == known else f"{CREATED} is {date!r}, the commit's date is {known}"
-    if not date:
-        claimed = found.get(CLAIMED) == "true"
-        return None if claimed else f"{CREATED} is empty, and {CLAIMED} is not true"
+        if date != known:
+            yield f"{CREATED} is {date!r}, the commit's date is {known}"
+    elif not date and found.get(CLAIMED) != "true":
+        yield f"{CREATED} is empty, and {CLAIMED} is not true"
+    elif date and not _is_time(date):
+        yield f"{CREATED} is {date!r}: no date and time as RFC 3339 has them"
+
+
+def _is_time(text: str) -> bool:
     try:
-        aware = datetime.datetime.fromisoformat(date).tzinfo is not None
+        return datetime.datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
-        aware = False
-    return None if aware else f"{CREATED} is {date!r}: no date and time as RFC 3339 has them"
+        return False

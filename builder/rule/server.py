@@ -6,13 +6,12 @@ from builder.image_files import Printed
 from builder.model import MAINLINE_KV_TYPES
 from builder.probe.finding import Finding
 from builder.rule.labels import REVISION
+from builder.rule.printed import commit, offered
 from builder.rule.subject import Subject, unproven, verdict_on
 
 KV_TYPES = "kv_types"
 VERSION = "version"
 
-_VALUES = re.compile(r"--cache-type-([kv]) .*?allowed values:(.*?)\n\s*\(", re.DOTALL)
-_COMMIT = re.compile(r"^version: .*\b([0-9a-f]{7,40})\)", re.MULTILINE)
 _NO_DRIVER = re.compile(r"lib(cuda|nvidia-[\w-]+)\.so[.\d]*: cannot open shared object file")
 _SHOWN = 160
 
@@ -36,19 +35,13 @@ def kv_types(subject: Subject) -> Finding:
     return verdict_on(KV_TYPES, faults, expected=expected, good=", ".join(listed.get("k", ())))
 
 
-def offered(text: str) -> dict[str, list[str]]:
-    """The KV types that a `--help` offers, for "k" and "v"."""
-    return {half: re.split(r"[\s,]+", values.strip()) for half, values in _VALUES.findall(text)}
-
-
 def version(subject: Subject) -> Finding:
     """Whether `--version` names the commit of the label."""
     revision = subject.config.labels.get(REVISION, "")
     expected = f"--version names commit {revision[:9]}" if revision else "--version names a commit"
     if finding := _silent(VERSION, expected, "--version", subject.version):
         return finding
-    found = _COMMIT.search(subject.version.text)
-    said = found[1] if found else None
+    said = commit(subject.version.text)
     if said is not None and not revision:
         return unproven(VERSION, expected, f"it names {said}, and no label does")
     same = said is not None and (revision.startswith(said) or said.startswith(revision))

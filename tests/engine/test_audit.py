@@ -58,10 +58,6 @@ FAULTS = {
         f"LABEL org.opencontainers.image.revision={'d' * 40}",
         {"labels", "version"},
     ),
-    "another recipe": (
-        f"LABEL io.github.turboquant-builder.dockerfile-sha256={'d' * 64}",
-        {"labels"},
-    ),
     "too large": (AS_ROOT.format("head -c 20000000 /dev/zero >/srv/x"), {"size"}),
 }  # fmt: skip
 

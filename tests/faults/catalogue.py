@@ -307,7 +307,7 @@ FAULTS = (
         _smoke("identity"),
         (
             Change(_audit("version"), "fail", "the binary names the true one"),
-            Change(_audit("labels"), "fail", "the label is not the pin's"),
+            Change(_audit("labels"), "fail", "the server names another commit"),
         ),
     ),
     Fault(

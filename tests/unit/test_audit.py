@@ -18,8 +18,9 @@ from builder.rule.device_code import device_code
 from builder.rule.labels import labels
 from builder.rule.launch import entrypoint, healthcheck, settings, user
 from builder.rule.linking import cached, libgomp, needs, runpath
+from builder.rule.printed import offered
 from builder.rule.secret import kinds, secrets
-from builder.rule.server import kv_types, offered, version
+from builder.rule.server import kv_types, version
 from builder.rule.size import size
 from tests import subjects
 from tests.conftest import ROOT
@@ -31,6 +32,8 @@ CREATED = "org.opencontainers.image.created"
 SOURCE = "org.opencontainers.image.source"
 CLAIMED = "io.github.turboquant-builder.commit-claimed"
 RECIPE = "io.github.turboquant-builder.dockerfile-sha256"
+TYPES = "io.github.turboquant-builder.kv-types"
+OLD_HOME = "https://example.org/before-it-moved.git"
 OF_BUILDER = {CLAIMED, RECIPE, "io.github.turboquant-builder.base-origin"}
 
 SM_86, SM_80, SM_75 = Code("sass", 86), Code("sass", 80), Code("sass", 75)
@@ -722,7 +725,9 @@ class TestLabels:
             ("org.opencontainers.image.version", "b9999"),
             ("io.github.turboquant-builder.kv-types", "turbo4"),
             (SOURCE, "https://example.org/other.git"),
-            (RECIPE, "c" * 64),
+            (RECIPE, "not a digest"),
+            (CLAIMED, "perhaps"),
+            ("org.opencontainers.image.title", "llama-server, spiritbuun-cpu"),
             (SOURCE, ""),
             ("org.opencontainers.image.base.digest", ""),
         ],
@@ -744,7 +749,7 @@ class TestLabels:
     def test_the_receipt_is_believed_for_what_was_built(self, good):
         built = dataclasses.replace(good, receipt=receipt(commit="d" * 40))
         labelled = with_config(built, labels=subjects.LABELS | {REVISION: "d" * 40})
-        assert labels(labelled).status == "pass"
+        assert labels(saying(labelled, "d" * 9)).status == "pass"
 
     def test_a_label_that_the_receipt_denies(self, good):
         built = dataclasses.replace(good, receipt=receipt(commit="d" * 40))
@@ -754,6 +759,49 @@ class TestLabels:
         left = {key: value for key, value in subjects.LABELS.items() if key not in OF_BUILDER}
         dated = left | {CREATED: "2026-05-18T15:26:29Z"}
         assert labels(with_config(good, labels=dated)).status == "unproven"
+
+    @pytest.mark.parametrize(
+        ("changes", "said", "differs"),
+        [
+            (
+                {REVISION: "d" * 40},
+                "d" * 9,
+                f"{REVISION} is ddddddddd, the pinned commit is 0c1e57098",
+            ),
+            ({RECIPE: "c" * 64}, "0c1e57098", f"{RECIPE} is cccccccccccc…"),
+            ({RECIPE: "c" * 64, TYPES: "q8_0"}, "0c1e57098", f"{TYPES} is 'q8_0', not ''"),
+            ({RECIPE: "c" * 64, SOURCE: OLD_HOME}, "0c1e57098", f"{SOURCE} is '{OLD_HOME}'"),
+        ],
+        ids=["commit", "recipe", "types", "source"],
+    )
+    def test_a_release_from_earlier_pins_is_unproven_with_what_differs(
+        self, good, changes, said, differs
+    ):
+        release = with_config(good, labels=subjects.LABELS | changes)
+        found = labels(saying(release, said))
+        assert (found.status, differs in found.observed) == ("unproven", True), found.observed
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            (REVISION, "d" * 40),
+            ("org.opencontainers.image.version", "b9325"),
+            (TYPES, "turbo4"),
+            ("org.opencontainers.image.title", "llama-server, spiritbuun-cpu"),
+            (CREATED, "yesterday"),
+        ],
+    )
+    def test_a_release_that_contradicts_itself_fails(self, good, name, value):
+        earlier = {RECIPE: "c" * 64, REVISION: "1c4788192" + "0" * 31}
+        changes = earlier | {"org.opencontainers.image.version": "b9326", name: value}
+        release = with_config(good, labels=subjects.LABELS | changes)
+        said = dataclasses.replace(release, version=Printed(subjects.FORK_VERSION, 0))
+        assert (labels(said).status, name in labels(said).observed) == ("fail", True)
+
+    def test_a_release_with_its_receipt_is_proven_though_the_pins_moved(self, good):
+        built = dataclasses.replace(good, receipt=receipt(dockerfile_sha256="c" * 64))
+        release = with_config(built, labels=subjects.LABELS | {RECIPE: "c" * 64})
+        assert labels(release).status == "pass"
 
     @pytest.mark.parametrize(
         ("changes", "status"),
@@ -776,11 +824,17 @@ class TestLabels:
         image = with_config(
             dataclasses.replace(good, pinned=pinned), labels=subjects.LABELS | changes
         )
-        assert outcome(labels(image)) == (
+        assert outcome(labels(saying(image, str(fork.commit)[:9]))) == (
             "fail",
             f"{CREATED} is '', the commit's date is 2026-04-30T21:19:10Z",
         )
         assert fork.date == datetime.datetime(2026, 4, 30, 21, 19, 10, tzinfo=datetime.UTC)
+
+
+def saying(image, commit):
+    """The image with a server that names this commit."""
+    text = subjects.VERSION.replace("0c1e57098", commit)
+    return dataclasses.replace(image, version=Printed(text, 0))
 
 
 def receipt(**changes):
