@@ -373,6 +373,14 @@ FAULTS = (
         _smoke("kv"),
     ),
     Fault("garbage logits", "wrapper", 'ENV ADD_KV="--rope-freq-base 7"', _smoke("kv")),
+    # The right type, and answers that move a little more than it moves them.
+    Fault("keys turned too far", "wrapper", 'ENV ADD_KV="--rope-freq-base 300000"', _smoke("kv")),
+    Fault(
+        "keys and queries too small",
+        "wrapper",
+        'ENV ADD_KV="--rope-scaling yarn --yarn-ext-factor 0 --yarn-attn-factor 0.9"',
+        _smoke("kv"),
+    ),
     # What the server answers.
     Fault("built from another commit", "proxy", "ENV BEND=other-commit", _smoke("identity")),
     Fault(
