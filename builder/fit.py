@@ -4,13 +4,13 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder import gguf_file, memory
+from builder import gguf_file, kv_held, memory
 from builder.errors import UsageError
-from builder.memory import Model, Slots, Weights
-from builder.model import Kv, KvType, Pins
+from builder.memory import KvNeed, Model, Slots, Weights
+from builder.model import Kv, KvRules, KvType, Pins
 from builder.probe.kv import kv_types
 
 GIB = 1024**3
@@ -82,7 +82,8 @@ class Row:
     """A KV type: its bytes a token of one slot, needs by context, and the largest that fit.
 
     `largest` is the longest context of the slots that were asked for, `slots` how many slots of
-    `slot_context` tokens; None without a card. `refused` says why the type does not suit the model.
+    `slot_context` tokens; None without a card. `refused` says why the type does not suit the model,
+    `held` what the fork holds in its place in some or all layers.
     """
 
     kv: str
@@ -92,6 +93,7 @@ class Row:
     slots: int | None
     flags: str
     refused: str = ""
+    held: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,12 @@ def fit(request: Request, pins: Pins, variant: str) -> Fit:
             f"{request.model.name}: what its context takes is not known", why=found.shape.unknown
         )
     fork = pins.variants[variant].fork
-    types = kv_types(pins, fork)
+    types, rules = kv_types(pins, fork), pins.forks[fork].kv_rules
     asked = [Kv(name, name) for name in [*_SHOWN, *pins.forks[fork].kv_types]]
     if request.kv:
         _check_known(request.kv, types, variant)
         asked = [request.kv]
-    weighing = _Weighing(found, request, types)
+    weighing = _Weighing(found, request, types, rules)
     rows = [weighing.row(kv) for kv in asked if weighing.kv(kv, Slots(1, 256)) is not None]
     return Fit(
         model=request.model.name,
@@ -171,6 +173,7 @@ class _Weighing:
     model: Model
     request: Request
     types: Mapping[str, KvType]
+    rules: KvRules
 
     @property
     def longest(self) -> int:
@@ -187,26 +190,21 @@ class _Weighing:
             return [self.request.ctx]
         return [each for each in _CONTEXTS if each <= self.longest] or [self.longest]
 
-    def kv(self, kv: Kv, slots: Slots) -> int | None:
-        return memory.kv_bytes(self.model.shape.layers, kv, self.types, slots)
+    def kv(self, kv: Kv, slots: Slots) -> KvNeed | None:
+        return memory.kv_need(self.model.shape, kv, self.types, slots, self.rules)
 
     def need(self, kv: Kv, slots: Slots) -> Need:
-        full, window = (
-            memory.kv_bytes(self.model.shape.cache(windowed=each), kv, self.types, slots) or 0
-            for each in (False, True)
-        )
+        caches = self.kv(kv, slots) or KvNeed(0, 0)
         state = memory.state_bytes(self.model.shape, slots)
         compute = memory.compute_bytes(self.model, slots)
-        total = full + window + state + compute + self.model.weights.card + self.request.reserve
+        total = caches.total + state + compute + self.model.weights.card + self.request.reserve
         card = self.request.vram
         fits = None if card is None else total <= card
-        return Need(slots.tokens, full, window, state, compute, total, fits)
+        return Need(slots.tokens, caches.full, caches.window, state, compute, total, fits)
 
     def row(self, kv: Kv) -> Row:
         parallel = self.request.parallel
-        refused = next(
-            (why for one in (kv.k, kv.v) if (why := memory.refused(self.model.shape, one))), ""
-        )
+        refused = kv_held.refusal(self.model.shape, kv, self.types, self.rules)
         largest = slots = None
         if self.request.vram is not None and not refused:
             largest = _STEP * _most(
@@ -221,13 +219,17 @@ class _Weighing:
             slots=slots,
             flags="" if refused or largest == 0 else self._flags(kv, largest),
             refused=refused,
+            held=self._held(kv) if not refused else [],
         )
 
     def _token_bytes(self, kv: Kv) -> int:
         """What one more token takes where every window is full."""
         far = 2 * max([self.longest, *(layer.window + _STEP for layer in self.model.shape.layers)])
         more, less = self.kv(kv, Slots(1, far + _STEP)), self.kv(kv, Slots(1, far))
-        return ((more or 0) - (less or 0)) // _STEP
+        return (more.total - less.total) // _STEP if more and less else 0
+
+    def _held(self, kv: Kv) -> list[str]:
+        return [f"{kv}: {what}" for what in kv_held.departures(self.model.shape, kv, self.rules)]
 
     def _flags(self, kv: Kv, largest: int | None) -> str:
         parallel = self.request.parallel
@@ -252,6 +254,8 @@ def _notes(weighing: _Weighing, rows: list[Row]) -> Iterator[str]:
     if request.ctx and model.native and request.ctx > model.native:
         yield f"{request.ctx} tokens are more than the {model.native} it was trained for"
     yield from dict.fromkeys(row.refused for row in rows if row.refused)
+    for row in rows:
+        yield from row.held
     if not model.shape.layers and not model.shape.recurrent:
         yield f"models of architecture {model.shape.architecture} keep no KV cache"
     if request.kv and request.kv.k != request.kv.v:

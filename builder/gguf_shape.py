@@ -6,7 +6,7 @@ header means, `create_memory` for which caches there are, read at ggml-org 0c1e5
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder import gguf_file
@@ -25,13 +25,15 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class KvLayer:
     """A layer that keeps keys and values: KV heads, values a head of K and of V.
 
-    `window` is how many tokens it looks back, 0 for all.
+    `window` is how many tokens it looks back, 0 for all. `index` is its place among the model's
+    layers, and no part of its shape: layers at two places can be equal.
     """
 
     heads: int
     k: int
     v: int
     window: int = 0
+    index: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class KvShape:
     the model's own, which some builds keep a cache for and others do not. `recurrent` counts a
     hybrid's layers that keep a state, and `state_values` are the f32 values that they keep for a
     sequence, all together. `unknown` says why the layers are not known; there are none then. No
-    layers and nothing unknown: the model has no cache.
+    layers and nothing unknown: the model has no cache. `total` counts layers of any kind, and
+    `queries` is how many query heads share a KV head in the first layer, rounded down: forks have
+    rules by the two.
     """
 
     architecture: str
@@ -51,6 +55,8 @@ class KvShape:
     recurrent: int = 0
     state_values: int = 0
     unknown: str | None = None
+    total: int = field(default=0, compare=False)
+    queries: int = field(default=1, compare=False)
 
     def cache(self, *, windowed: bool) -> tuple[KvLayer, ...]:
         """The layers of one of the two caches."""
@@ -186,8 +192,8 @@ def _shape(architecture: str, keys: Header) -> KvShape:
     attention = _with_attention(architecture, keys, heads)
     windows = _windows(architecture, keys, count)
     layers = [
-        KvLayer(heads[index], *_head_size(keys, windowed=windows[index] > 0), windows[index])
-        for index in range(count)
+        KvLayer(heads[index], *_head_size(keys, windowed=window > 0), window, index)
+        for index, window in enumerate(windows)
     ]
     own = count - (_number(keys, "nextn_predict_layers") or 0)
     if own < 0:
@@ -199,6 +205,8 @@ def _shape(architecture: str, keys: Header) -> KvShape:
         draft=tuple(layers[own:]),
         recurrent=recurrent,
         state_values=recurrent * _state_values(architecture, keys) if recurrent else 0,
+        total=count,
+        queries=(_first(keys, "attention.head_count") or 0) // heads[0] if heads[0] else 1,
     )
 
 

@@ -6,11 +6,11 @@ Pure. Sizes are bytes, contexts tokens of a slot.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from builder import memory
+from builder import kv_held, memory
 from builder.errors import UsageError
 from builder.fit import RESERVE
 from builder.memory import Model, Slots
-from builder.model import Kv, KvType, Pins, Profile
+from builder.model import Kv, KvRules, KvType, Pins, Profile
 from builder.placement import EXPERTS, PLACED
 
 AGENT = 32768
@@ -24,7 +24,7 @@ _STRETCHED = ("--rope-scaling", "--rope-scale", "--rope-freq-scale", "--yarn-ori
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A profile by its name, and what it meets.
+    """A profile by its name, and what it meets: the KV types of a fork, its rules for them.
 
     `model` None: its header tells no shape. `card` is the memory of all GPUs together, None where
     none is known or the profile uses none. `draft` is the size of the draft model's file.
@@ -36,6 +36,7 @@ class Plan:
     kv: Kv
     types: Mapping[str, KvType]
     model: Model
+    rules: KvRules = kv_held.NO_RULES
     card: int | None = None
     draft: int = 0
     all_quants: bool | None = None
@@ -72,12 +73,16 @@ def need(plan: Plan, tokens: int, *, experts: bool) -> int | None:
     `experts`: with those of a mixture on the card.
     """
     model, slots = plan.model, Slots(plan.profile.parallel, tokens)
-    kv = memory.kv_bytes(model.shape.layers, plan.kv, plan.types, slots)
+    kv = memory.kv_need(model.shape, plan.kv, plan.types, slots, _rules(plan))
     if kv is None or model.shape.unknown:
         return None
     weights = model.weights.card - (0 if experts else sum(model.weights.experts))
     state, compute = memory.state_bytes(model.shape, slots), memory.compute_bytes(model, slots)
-    return weights + plan.draft + kv + state + compute + RESERVE
+    return weights + plan.draft + kv.total + state + compute + RESERVE
+
+
+def _rules(plan: Plan) -> KvRules:
+    return kv_held.in_force(plan.rules, plan.profile.env)
 
 
 def _says(plan: Plan, *flags: str) -> bool:
@@ -123,9 +128,11 @@ def _native(plan: Plan) -> Iterator[str]:
 
 
 def _heads(plan: Plan) -> Iterator[str]:
-    for name in dict.fromkeys((plan.kv.k, plan.kv.v)):
-        if why := memory.refused(plan.model.shape, name):
-            yield f"kv: {why}"
+    shape, rules = plan.model.shape, _rules(plan)
+    if why := kv_held.refusal(shape, plan.kv, plan.types, rules):
+        # The rules are those of the fork's pin, and the image may be of another commit.
+        yield f"kv: {why}"
+    yield from (f"kv: {what}" for what in kv_held.departures(shape, plan.kv, rules))
 
 
 def _experts(plan: Plan) -> Iterator[str]:

@@ -5,13 +5,13 @@ server reports (tests/engine/test_fit.py). Sizes are bytes, contexts tokens.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builder.gguf_file import Contents, Header, Tensor
-from builder.gguf_shape import MOST, MOST_LAYERS, KvLayer, KvShape, shape
-from builder.kv_size import GROUP, layer_bytes
-from builder.model import MAINLINE_KV_TYPES, Kv, KvType
+from builder.gguf_shape import MOST, MOST_LAYERS, KvShape, shape
+from builder.kv_held import NO_RULES, hold
+from builder.model import Kv, KvRules, KvType
 
 UBATCH = 512
 """llama-server's default for --ubatch-size: tokens that are computed at once."""
@@ -107,20 +107,41 @@ def model(contents: Contents) -> Model:
     )
 
 
-def kv_bytes(
-    layers: Iterable[KvLayer], kv: Kv, types: Mapping[str, KvType], slots: Slots
-) -> int | None:
-    """Keys and values of every slot; None where a type's bytes are not known or do not fit."""
-    total = 0
-    for layer in layers:
-        cell = _cell(layer, kv, types)
-        if cell is None:
+@dataclass(frozen=True, slots=True)
+class KvNeed:
+    """Bytes of keys and values: of layers that see everything, and of those that look back."""
+
+    full: int
+    window: int
+
+    @property
+    def total(self) -> int:
+        """Both caches."""
+        return self.full + self.window
+
+
+def kv_need(
+    shape: KvShape,
+    kv: Kv,
+    types: Mapping[str, KvType],
+    slots: Slots,
+    rules: KvRules = NO_RULES,
+) -> KvNeed | None:
+    """Keys and values of every slot, as a fork of these types and rules holds them.
+
+    None where a type's bytes are not known, or where heads cannot be of it.
+    """
+    full = window = 0
+    for layer in shape.layers:
+        cells = [half.cell_bytes(types) for half in hold(shape, layer, kv, rules)]
+        if None in cells:
             return None
-        cells = slots.cells
+        cell = sum(filter(None, cells)) * slots.count
         if layer.window:
-            cells = min(cells, _padded(layer.window + UBATCH))
-        total += cell * cells * slots.count
-    return total
+            window += cell * min(slots.cells, _padded(layer.window + UBATCH))
+        else:
+            full += cell * slots.cells
+    return KvNeed(full, window)
 
 
 def state_bytes(shape: KvShape, slots: Slots) -> int:
@@ -137,21 +158,6 @@ def compute_bytes(model: Model, slots: Slots) -> int:
     mask = slots.cells * UBATCH * 2
     layer = mask + UBATCH * 4 * (2 * model.feed + 8 * model.width)
     return max(layer, UBATCH * 4 * (model.vocabulary + model.width))
-
-
-def refused(shape: KvShape, name: str) -> str:
-    """Why a fork's type does not suit these heads, or nothing."""
-    sizes = {size for layer in shape.layers for size in (layer.k, layer.v)}
-    odd = sorted(size for size in sizes if size % GROUP)
-    if name in MAINLINE_KV_TYPES or not odd:
-        return ""
-    return f"{name}: heads of {odd[0]} values, no multiple of {GROUP}: forks refuse or replace it"
-
-
-def _cell(layer: KvLayer, kv: Kv, types: Mapping[str, KvType]) -> int | None:
-    k = layer_bytes((layer.heads, layer.k), kv.k, types.get(kv.k, KvType()))
-    v = layer_bytes((layer.heads, layer.v), kv.v, types.get(kv.v, KvType()))
-    return None if k is None or v is None else k + v
 
 
 def _padded(tokens: int) -> int:

@@ -45,6 +45,48 @@ class KvType:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedK:
+    """K of one of the fork's own types, asked for in K and V, is q8_0 in a model of shared heads.
+
+    That is one with so many query heads or more for each KV head. `off` is the environment variable
+    that turns the rule off with 0.
+    """
+
+    queries: int
+    off: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeV:
+    """V of one type is q8_0 in so many first and last layers, in a model of so many or more.
+
+    `off` is the environment variable that turns the rule off with 0.
+    """
+
+    kv_type: str
+    layers: int
+    least_layers: int
+    off: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KvRules:
+    """What a fork does with its own KV types unasked.
+
+    `pad_heads`: heads are padded to a multiple of so many values, and `pads_first`: before the
+    server looks whether blocks divide heads. `whole_heads`: K and V are q8_0 unless K's heads are a
+    multiple of so many values. `widest_head`: wider heads are f16.
+    """
+
+    pad_heads: int | None = None
+    pads_first: bool = False
+    whole_heads: int | None = None
+    widest_head: int | None = None
+    shared_k: SharedK | None = None
+    edge_v: EdgeV | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fork:
     """A source repository, pinned to one commit or saying why it is not.
 
@@ -60,6 +102,7 @@ class Fork:
     date: datetime.datetime | None = None
     codebooks: str | None = None
     kv_types: dict[str, KvType] = field(default_factory=dict)
+    kv_rules: KvRules = field(default_factory=KvRules)
     options: dict[str, bool | str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
 

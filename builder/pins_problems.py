@@ -160,12 +160,35 @@ def _fork_problems(fork: Fork) -> Iterator[Problem]:
             yield from _at(f"kv_types.{name}.band", _band_problems(kv.band))
         if kv.predicted is not None:
             yield from _at(f"kv_types.{name}.predicted", _band_problems(kv.predicted))
+    yield from _at("kv_rules", _rules_problems(fork))
     for commit, known in fork.broken.items():
         if not _SHA1.fullmatch(commit):
             yield f"broken.{commit}", "is not 40 hex digits; `git rev-parse` gives them"
         if not known.strip() or "\n" in known:
             yield f"broken.{commit}", "say what is known of it, in one line"
     yield from _option_problems(fork.options)
+
+
+def _rules_problems(fork: Fork) -> Iterator[Problem]:
+    rules = fork.kv_rules
+    numbers = {key: getattr(rules, key) for key in ("pad_heads", "whole_heads", "widest_head")}
+    off = {}
+    if rules.shared_k:
+        numbers["shared_k.queries"] = rules.shared_k.queries
+        off["shared_k.off"] = rules.shared_k.off
+    if rules.edge_v:
+        numbers["edge_v.layers"] = rules.edge_v.layers
+        numbers["edge_v.least_layers"] = rules.edge_v.least_layers
+        off["edge_v.off"] = rules.edge_v.off
+        if rules.edge_v.kv_type not in fork.kv_types:
+            known = fork.kv_types
+            yield "edge_v.kv_type", _unknown("KV type of the fork", rules.edge_v.kv_type, known)
+    for key, number in numbers.items():
+        if number is not None and number < 1:
+            yield key, "must be at least 1; leave it out where the fork has no such rule"
+    for key, variable in off.items():
+        if variable is not None and not _VARIABLE.fullmatch(variable):
+            yield key, f"{variable!r} is no environment variable"
 
 
 def _bands_problems(bands: dict[str, Band]) -> Iterator[Problem]:

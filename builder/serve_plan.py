@@ -13,7 +13,7 @@ from builder import container, gguf_file, gpu_use, launch_advice, memory, paths,
 from builder.container import LOOPBACK, Launch
 from builder.errors import UsageError
 from builder.image_target import ImageTarget
-from builder.model import Pins, Profile
+from builder.model import KvRules, Pins, Profile
 from builder.placement import placement
 from builder.progress import Progress
 from builder.replace_files import replace_files
@@ -228,6 +228,7 @@ def _advice(
         profile=profile,
         kv=profiles.kv_of(profile, known),
         types=kv_types(pins, known.fork if known else None),
+        rules=pins.forks[known.fork].kv_rules if known else KvRules(),
         model=memory.model(contents),
         card=card or None,
         draft=draft.stat().st_size if draft else 0,

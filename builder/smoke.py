@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from builder import container, gguf_shape, gpu_use, kept_log, launches, paths, profiles
+from builder import container, gguf_shape, gpu_use, kept_log, kv_held, launches, paths, profiles
 from builder.binary_target import BinaryTarget
 from builder.errors import UsageError
 from builder.image_target import ImageTarget
 from builder.launches import Launched, Setting
-from builder.model import Kv, KvType, Pins, Profile, Requirement
+from builder.model import Kv, KvRules, KvType, Pins, Profile, Requirement
 from builder.placement import Placement, placement
 from builder.probe import kv as kv_probe
 from builder.probe import kv_numbers, offload, readiness, stop
@@ -143,6 +143,7 @@ class _Case:
     profile: Profile
     kv: Kv
     types: Mapping[str, KvType]
+    rules: KvRules
     commit: str | None
     no_gpu: str
     placed: Placement
@@ -182,6 +183,10 @@ def _case(
         profile=profile,
         kv=kv,
         types=kv_probe.kv_types(pins, known.fork if known else None),
+        rules=kv_held.in_force(
+            pins.forks[known.fork].kv_rules if known else kv_held.NO_RULES,
+            {**profile.env, **options.env},
+        ),
         commit=commit,
         no_gpu=no_gpu,
         placed=placement(profile, options.env),
@@ -295,6 +300,7 @@ def _evidence(case: _Case, asked: Launched | None, control: Launched | None) -> 
     evidence = KvEvidence(
         asked=case.kv,
         types=case.types,
+        rules=case.rules,
         profile=case.profile,
         log=asked.log if asked else None,
         shape=gguf_shape.read(case.model.path),

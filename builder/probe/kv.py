@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from builder import kv_held
 from builder.gguf_shape import KvShape
-from builder.model import MAINLINE_KV_TYPES, Band, Kv, KvType, Pins, Profile
+from builder.model import MAINLINE_KV_TYPES, Band, Kv, KvRules, KvType, Pins, Profile
 from builder.probe import kv_bytes, kv_limits, kv_words
 from builder.probe.finding import Finding, Status
 from builder.probe.kv_bytes import Bytes, CacheBytes, Half
@@ -29,7 +30,8 @@ class KvEvidence:
 
     `log` None: nobody saw it. `shape` is from the model's header. `numbers`: a text says why there
     are none, None that there was nothing to compare. `scripted`: the model is the one that the
-    bands were measured with. `gpu`: the machine has one that the server may use.
+    bands were measured with. `gpu`: the machine has one that the server may use. `rules` are those
+    of the fork that are in force.
     """
 
     asked: Kv
@@ -40,6 +42,7 @@ class KvEvidence:
     numbers: Numbers | str | None = None
     scripted: bool = True
     gpu: bool = False
+    rules: KvRules = kv_held.NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +108,13 @@ def judge(evidence: KvEvidence) -> KvVerdict:
     """The verdict on one run.
 
     In effect as asked by bytes and numbers, and no line of the log against it: pass. q8_0 as the
-    fork documents it for a machine without a GPU: unproven. A piece that is missing, or pieces that
+    fork documents it for a machine without a GPU, and what its own rules put in the place of the
+    type: unproven. A piece that is missing, or pieces that
     disagree: unproven. Anything else: fail.
     """
-    weighed = kv_bytes.read(evidence.log, evidence.shape, evidence.asked, evidence.types)
+    weighed = kv_bytes.read(
+        evidence.log, evidence.shape, evidence.asked, evidence.types, evidence.rules
+    )
     said = kv_words.read(kv_bytes.without_others(evidence.log or "", evidence.shape))
     moved = _moved(evidence)
     status, why = _conclusion(evidence, weighed, said, moved)
@@ -131,10 +137,8 @@ def _conclusion(
 ) -> tuple[Status, str]:
     halves = _halves(weighed, evidence.asked)
     against = [one.means for one in said if one.kind in {"documented", "change", "refusal"}]
-    if _is_documented(evidence, halves, moved):
-        return "unproven", (
-            f"the fork's fallback on a machine without a GPU; nothing is proven of {evidence.asked}"
-        )
+    if known := _known_change(evidence, halves, moved):
+        return "unproven", f"{known}; nothing is proven of {evidence.asked}"
     if any(half.unknown is None and half.held(name) != name for half, name in halves):
         return "fail", "; ".join([_bytes_in_words(evidence, weighed), *against])
     if moved.kind in _WRONG:
@@ -148,6 +152,19 @@ def _conclusion(
         return "unproven", f"bytes and numbers fit, but the log says: {'; '.join(against)}"
     fits = _bytes_in_words(evidence, weighed) if weighed.by_name else "the bytes fit"
     return "pass", f"{fits}; {moved.words}"
+
+
+def _known_change(evidence: KvEvidence, halves: Sequence[tuple[Half, str]], moved: "_Moved") -> str:
+    """What the fork says of itself that explains the types held, which are not those asked for."""
+    if _is_documented(evidence, halves, moved):
+        return "the fork's fallback on a machine without a GPU"
+    other = [half for half, name in halves if half.unknown is None and half.held(name) != name]
+    if evidence.shape is None or not other or moved.kind in _WRONG:
+        return ""
+    if not all(half.ruled for half in other):
+        return ""
+    words = kv_held.departures(evidence.shape, evidence.asked, evidence.rules)
+    return f"the fork's own rule: {'; '.join(words)}"
 
 
 def _is_documented(

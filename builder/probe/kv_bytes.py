@@ -6,12 +6,12 @@ those of what is there.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from builder.gguf_shape import KvLayer, KvShape
-from builder.kv_size import Width, layer_bytes
-from builder.model import Kv, KvType
+from builder.kv_held import NO_RULES, Held, hold, pad
+from builder.model import Kv, KvRules, KvType
 
 _MIB = 1024 * 1024
 _ROUNDING_MIB = 0.005
@@ -72,7 +72,8 @@ class Half:
     `named` is the type that the log calls it, which is the one asked for, true or not. `types` are
     those whose size it has in every layer, none when no known type has; `mixes` those that fit when
     no single type does. `expected_mib` is what the type that was asked for would take. `unknown`
-    says why nothing could be told; all else is empty then.
+    says why nothing could be told; all else is empty then. `ruled`: it is what the fork's own rules
+    make of the type that was asked for, which in some layer is another one.
     """
 
     named: str = ""
@@ -81,6 +82,7 @@ class Half:
     types: tuple[str, ...] = ()
     mixes: tuple[Mix, ...] = ()
     unknown: str | None = None
+    ruled: bool = False
 
     def held(self, asked: str) -> str:
         """What is in effect: a type, several of one size, "mixed", "another" or "unknown".
@@ -179,9 +181,16 @@ def without_others(log: str, shape: KvShape | None) -> str:
     return log
 
 
-def read(log: str | None, shape: KvShape | None, asked: Kv, types: Mapping[str, KvType]) -> Bytes:
-    """Every cache by its sizes. `types` are those that the fork knows, with their blocks' bytes.
+def read(
+    log: str | None,
+    shape: KvShape | None,
+    asked: Kv,
+    types: Mapping[str, KvType],
+    rules: KvRules = NO_RULES,
+) -> Bytes:
+    """Every cache by its sizes.
 
+    `types` are those that the fork knows, with their blocks' bytes, `rules` its own for them.
     Of several contexts, the last that has the layers of the model's header counts. Where two such
     hold different types it is not known which one serves.
     """
@@ -197,18 +206,40 @@ def read(log: str | None, shape: KvShape | None, asked: Kv, types: Mapping[str, 
         return Bytes(unknown="the log has caches of a dry run alone")
     if shape.unknown is not None:
         return _by_name(found, shape.unknown, asked)
-    return _by_size(found, shape, asked, types)
+    return _by_size(found, _Question(shape, asked, types, rules))
 
 
-def _by_size(
-    found: Sequence[LogContext], shape: KvShape, asked: Kv, types: Mapping[str, KvType]
-) -> Bytes:
+Width = tuple[int, int]
+"""KV heads of a layer, and values a head."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a server was asked to hold, of which model, and what its fork knows."""
+
+    shape: KvShape
+    asked: Kv
+    types: Mapping[str, KvType]
+    rules: KvRules
+
+    def cell_bytes(self, widths: Sequence[Width], name: str) -> int | None:
+        """Bytes of a cell over layers of one type; None: not known, or not for such heads."""
+        return _total([pad(name, *width, self.rules) for width in widths], self.types)
+
+
+def _total(halves: Sequence[Held], types: Mapping[str, KvType]) -> int | None:
+    cells = [half.cell_bytes(types) for half in halves]
+    return None if None in cells else sum(filter(None, cells))
+
+
+def _by_size(found: Sequence[LogContext], question: _Question) -> Bytes:
     """What the contexts with the layers of the model's header hold, when they agree."""
+    shape = question.shape
     fitting = [caches for context in found if (caches := _caches(shape, context.sizes))]
     if not fitting:
         return Bytes(unknown=_misfit(shape, found))
-    weighed = [tuple(_weigh(*each, asked, types) for each in caches) for caches in fitting]
-    held = dict.fromkeys(_held(caches, asked) for caches in weighed)
+    weighed = [tuple(_weigh(*each, question) for each in caches) for caches in fitting]
+    held = dict.fromkeys(_held(caches, question.asked) for caches in weighed)
     if len(held) > 1:
         return Bytes(unknown=f"contexts of the model's layers differ: {', then '.join(held)}")
     return Bytes(weighed[-1])
@@ -274,34 +305,38 @@ def _caches(
 
 
 def _weigh(
-    windowed: bool,
-    layers: tuple[KvLayer, ...],
-    line: CacheSize,
-    asked: Kv,
-    types: Mapping[str, KvType],
+    windowed: bool, layers: tuple[KvLayer, ...], line: CacheSize, question: _Question
 ) -> CacheBytes:
-    cells = line.cells * line.streams
+    cells, asked = line.cells * line.streams, question.asked
+    ruled = [hold(question.shape, layer, asked, question.rules) for layer in layers]
     keys = [(layer.heads, layer.k) for layer in layers]
     values = [(layer.heads, layer.v) for layer in layers]
+    k = _half(keys, cells, (line.k_name, line.k_mib), asked.k, question)
+    v = _half(values, cells, (line.v_name, line.v_mib), asked.v, question)
     return CacheBytes(
         windowed=windowed,
         layers=line.layers,
         cells=line.cells,
         streams=line.streams,
-        k=_half(keys, cells, (line.k_name, line.k_mib), asked.k, types),
-        v=_half(values, cells, (line.v_name, line.v_mib), asked.v, types),
+        k=replace(k, ruled=_is_ruled(k, [one for one, _ in ruled], asked.k, cells, question)),
+        v=replace(v, ruled=_is_ruled(v, [one for _, one in ruled], asked.v, cells, question)),
     )
 
 
+def _is_ruled(
+    half: Half, ruled: Sequence[Held], asked: str, cells: int, question: _Question
+) -> bool:
+    """Whether a half weighs what the fork's rules give it, and they change the type somewhere."""
+    weight = _total(ruled, question.types)
+    changed = any(one.name != asked for one in ruled)
+    return changed and weight is not None and _prints_as(weight * cells, half.mib)
+
+
 def _half(
-    widths: list[Width],
-    cells: int,
-    printed: tuple[str, float],
-    asked: str,
-    types: Mapping[str, KvType],
+    widths: list[Width], cells: int, printed: tuple[str, float], asked: str, question: _Question
 ) -> Half:
     named, mib = printed
-    weights = {name: _bytes(widths, name, types[name]) for name in types}
+    weights = {name: question.cell_bytes(widths, name) for name in question.types}
     expected = weights.get(asked)
     if expected is None:
         return Half(unknown=f"how many bytes {asked} takes is not known")
@@ -317,23 +352,12 @@ def _half(
         mib=mib,
         expected_mib=expected * cells / _MIB,
         types=fitting,
-        mixes=() if fitting else tuple(_mixes(widths, cells, mib, asked, types)),
+        mixes=() if fitting else tuple(_mixes(widths, cells, mib, asked, question)),
     )
 
 
-def _bytes(widths: list[Width], name: str, kind: KvType) -> int | None:
-    """Bytes of a cell over all layers; None where they are not known, or cannot be of this type."""
-    total = 0
-    for width in widths:
-        one = layer_bytes(width, name, kind)
-        if one is None:
-            return None
-        total += one
-    return total
-
-
 def _mixes(
-    widths: list[Width], cells: int, mib: float, asked: str, types: Mapping[str, KvType]
+    widths: list[Width], cells: int, mib: float, asked: str, question: _Question
 ) -> list[Mix]:
     """Layers of the type asked for and of another that weigh as much, where all are of one width.
 
@@ -341,10 +365,10 @@ def _mixes(
     """
     if len(list(groupby(widths))) != 1:
         return []
-    own = layer_bytes(widths[0], asked, types[asked])
+    own = question.cell_bytes(widths[:1], asked)
     found = []
-    for other in sorted(types, key=lambda name: (name not in {"q8_0", "f16"}, name)):
-        another = layer_bytes(widths[0], other, types[other])
+    for other in sorted(question.types, key=lambda name: (name not in {"q8_0", "f16"}, name)):
+        another = question.cell_bytes(widths[:1], other)
         if other == asked or own is None or another is None or own == another:
             continue
         found += [

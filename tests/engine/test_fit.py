@@ -57,9 +57,11 @@ def test_the_server_reports_what_the_header_tells(
 ) -> None:
     told = memory.model(gguf_file.read(model))
     seen = {"RS": 0.0} | {what: size for what, size in reported.items() if what != "compute"}
+    need = memory.kv_need(told.shape, kv, kv_types(real_pins, "mainline"), SLOTS)
+    assert need is not None
     assert {
         "model": told.weights.without_card,
-        "KV": memory.kv_bytes(told.shape.layers, kv, kv_types(real_pins, "mainline"), SLOTS),
+        "KV": need.total,
         "RS": memory.state_bytes(told.shape, SLOTS),
     } == pytest.approx(seen, rel=0.01, abs=PRINTED)
 

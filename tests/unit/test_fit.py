@@ -13,7 +13,7 @@ from builder import fit as fits
 from builder import gguf_file, memory
 from builder.errors import UsageError
 from builder.fit import GIB, Fit, Request, Row
-from builder.memory import Slots
+from builder.memory import KvNeed, Slots
 from builder.model import Kv, Pins
 from tests import shapes
 from tests.conftest import builder
@@ -172,10 +172,10 @@ def test_turbo4_gives_a_longer_context_than_f16(big: Path, real_pins: Pins):
 def test_slots_add_up(big: Path, real_pins: Pins):
     model = memory.model(gguf_file.read(big))
     types = real_pins.forks["spiritbuun"].kv_types
-    one = memory.kv_bytes(model.shape.layers, TURBO4, types, Slots(1, 8192))
+    one = memory.kv_need(model.shape, TURBO4, types, Slots(1, 8192))
     # 40 layers, K and V of 4 heads of 128 values in blocks of 66 bytes.
-    assert one == 40 * 2 * 4 * 66 * 8192
-    assert memory.kv_bytes(model.shape.layers, TURBO4, types, Slots(3, 8192)) == 3 * one
+    assert one == KvNeed(full=40 * 2 * 4 * 66 * 8192, window=0)
+    assert memory.kv_need(model.shape, TURBO4, types, Slots(3, 8192)) == KvNeed(3 * one.full, 0)
 
 
 def test_the_flags_serve_what_fits(big: Path, real_pins: Pins):
@@ -185,9 +185,12 @@ def test_the_flags_serve_what_fits(big: Path, real_pins: Pins):
 
 def test_heads_that_turbo_cannot_take_are_refused(tmp_path: Path, real_pins: Pins):
     found = asked(big_header(tmp_path / "narrow.gguf", head=64), real_pins)
-    assert row(found, "turbo4").refused.startswith("turbo4: heads of 64 values")
+    refused = "turbo4: blocks of 128 values do not divide heads of 64: the server refuses it"
+    assert row(found, "turbo4").refused == refused
     assert row(found, "turbo4").flags == ""
+    assert refused in found.notes
     assert not row(found, "q8_0").refused
+    assert not row(found, "turbo3").refused
 
 
 def test_experts_that_could_go_to_the_cpu_are_counted(big: Path, real_pins: Pins):

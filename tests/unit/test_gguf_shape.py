@@ -231,6 +231,17 @@ def test_every_layer_of_falcon_h1_has_attention() -> None:
     assert len(of("falcon-h1", ssm__state_size=128).layers) == 4
 
 
+def test_layers_have_their_place_and_kv_heads_the_query_heads_that_share_them() -> None:
+    found = of("qwen35", block_count=12, attention__head_count=28, attention__head_count_kv=4)
+    assert [layer.index for layer in found.layers] == [3, 7, 11]
+    assert (found.total, found.queries) == (12, 7)
+
+
+def test_a_first_layer_without_kv_heads_shares_none() -> None:
+    found = of("granitehybrid", attention__head_count_kv=[0, 4, 0, 0])
+    assert found.queries == 1
+
+
 def test_layers_for_drafting_are_apart() -> None:
     found = of("glm4moe", nextn_predict_layers=1)
     assert (len(found.layers), len(found.draft)) == (3, 1)

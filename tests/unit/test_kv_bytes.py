@@ -31,13 +31,16 @@ def held(cache: CacheBytes, asked: Kv) -> tuple[str, str]:
     return cache.k.held(asked.k), cache.v.held(asked.v)
 
 
-@pytest.mark.parametrize("fork", FORKS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("fork", "shape"),
+    # Madreag's fork holds q8_0 for heads that are no multiple of 128.
+    sorted(set(product(FORKS, SHAPES)) - {("madreag", "narrow"), ("madreag", "uneven")}),
+)
 def test_a_cache_of_any_type_is_recognised_as_that(real_pins: Pins, fork: str, shape: str) -> None:
-    types = kv_types(real_pins, fork)
+    types, rules = kv_types(real_pins, fork), real_pins.forks[fork].kv_rules
     for name in types:
-        both = Kv(name, name)
-        (cache,) = read(made(SHAPES[shape], both, types, both), SHAPES[shape], both, types).caches
+        both, log = Kv(name, name), made(SHAPES[shape], Kv(name, name), types, Kv(name, name))
+        (cache,) = read(log, SHAPES[shape], both, types, rules).caches
         assert held(cache, both) == (name, name)
 
 

@@ -9,7 +9,7 @@ from builder.errors import UsageError
 from builder.gguf_shape import KvLayer, KvShape
 from builder.launch_advice import Plan
 from builder.memory import Model, Weights
-from builder.model import Kv, KvType, Pins, Profile
+from builder.model import Kv, KvRules, KvType, Pins, Profile, SharedK
 
 GIB = 1024**3
 F16 = Kv("f16", "f16")
@@ -80,12 +80,31 @@ def test_two_types_take_a_build_for_them():
     assert told.endswith("no label of the image tells whether it is one")
 
 
-def test_heads_that_a_forks_type_does_not_suit_are_warned_of():
+def test_heads_that_a_type_does_not_suit_are_warned_of():
     shape = KvShape("llama", layers=(KvLayer(8, 64, 64),) * 16)
-    (told,) = launch_advice.advise(
-        plan(Kv("turbo4", "turbo4"), dataclasses.replace(MODEL, shape=shape))
-    )
-    assert told.startswith("profiles.x.kv: turbo4: heads of 64 values, no multiple of 128")
+    narrow = plan(Kv("turbo4", "turbo4"), dataclasses.replace(MODEL, shape=shape))
+    assert launch_advice.advise(narrow) == [
+        "profiles.x.kv: turbo4: blocks of 128 values do not divide heads of 64: "
+        "the server refuses it"
+    ]
+    padded = KvRules(pad_heads=128, pads_first=True)
+    assert launch_advice.advise(dataclasses.replace(narrow, rules=padded)) == []
+
+
+def test_a_type_that_the_forks_rules_replace_is_warned_of_and_weighed_as_held():
+    shape = dataclasses.replace(MODEL.shape, queries=8)
+    shared = plan(Kv("turbo4", "turbo4"), dataclasses.replace(MODEL, shape=shape))
+    rules = KvRules(shared_k=SharedK(queries=6, off="KEEP_K"))
+    ruled = dataclasses.replace(shared, rules=rules)
+    assert launch_advice.advise(ruled) == [
+        "profiles.x.kv: K is q8_0 in place of turbo4: 8 query heads share each KV head "
+        "(KEEP_K=0 turns that off)"
+    ]
+    more = launch_advice.need(ruled, 32768, experts=True)
+    less = launch_advice.need(shared, 32768, experts=True)
+    assert (more or 0) > (less or 0) > 0
+    kept = dataclasses.replace(ruled.profile, env={"KEEP_K": "0"})
+    assert launch_advice.advise(dataclasses.replace(ruled, profile=kept)) == []
 
 
 def test_experts_on_the_cpu_for_a_context_that_nobody_uses_are_warned_of_with_figures():

@@ -166,7 +166,6 @@ def test_a_real_model_keeps_what_llama_cpp_keeps(real_pins: Pins, name: str) -> 
     found = shape(own | {"general.architecture": architecture})
     assert found.unknown is None
     types = kv_types(real_pins, "mainline")
-    full, window = (
-        memory.kv_bytes(found.cache(windowed=each), F16, types, SLOTS) for each in (False, True)
-    )
-    assert (full, window, memory.state_bytes(found, SLOTS)) == right
+    need = memory.kv_need(found, F16, types, SLOTS)
+    assert need is not None
+    assert (need.full, need.window, memory.state_bytes(found, SLOTS)) == right
