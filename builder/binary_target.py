@@ -2,20 +2,30 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder import signals
+from builder import processes, signals
 from builder.errors import UsageError
 from builder.serving import Serving, State
 
 _LOOPBACK = "127.0.0.1"
 _ANSWER_S = 10.0
 _SIGNAL_CODES = 128
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    os._exit(128 + signal.SIGKILL)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class BinaryTarget:
         """
         try:
             result = subprocess.run(
-                [self.path, *arguments],
+                [self.path.absolute(), *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.env},
@@ -52,22 +62,27 @@ class BinaryTarget:
     def serve(
         self, arguments: Sequence[str], model: Path, *, port: int | None = None
     ) -> Iterator[Serving]:
-        """Start the program on a model, listening on loopback only; killed at the end."""
-        port = port or _free_port()
-        place = ["-m", str(model), "--host", _LOOPBACK, "--port", str(port)]
+        """Start the program on a model, listening on loopback only; killed at the end.
+
+        At a port that is free: `port` is a container's matter, and here it may be another's.
+        """
+        del port
+        chosen = _free_port()
+        place = ["-m", str(model), "--host", _LOOPBACK, "--port", str(chosen)]
         with signals.interrupting(), tempfile.TemporaryFile() as log:
             process = subprocess.Popen(
-                [self.path, *place, *arguments],
+                [*_dying_with_us(self.path), *place, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.env},
+                # All that it starts is known by the session, and ends with it.
+                start_new_session=True,
             )
             try:
-                yield _Process(process, port, log.fileno())
+                yield _Process(process, chosen, log.fileno())
             finally:
-                process.kill()
-                process.wait()
+                _kill(process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,9 @@ class _Process:
     @property
     def url(self) -> str:
         return f"http://{_LOOPBACK}:{self.port}"
+
+    def listens(self) -> bool | None:
+        return processes.listens(self.process.pid, self.port)
 
     def state(self) -> State:
         code = self.process.poll()
@@ -96,6 +114,28 @@ class _Process:
 
     def health(self) -> str | None:
         return None
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to the program and to what it started, also when it was a script."""
+    members = processes.session(process.pid)
+    process.kill()
+    for pid in members:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _dying_with_us(program: Path) -> list[str]:
+    """The beginning of a command whose process the kernel kills when this one is gone: on Linux.
+
+    A program of its own asks for it, and becomes the other: no code of ours runs between fork and
+    exec, where threads make that unsafe.
+    """
+    found = str(program.absolute())
+    if sys.platform != "linux":
+        return [found]
+    return [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), found]
 
 
 def _free_port() -> int:

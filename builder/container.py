@@ -86,6 +86,10 @@ class Running:
             raise EngineError(f"container {self.name} has no published port")
         return f"http://{LOOPBACK}:{self.port}"
 
+    def listens(self) -> bool:
+        """Whether it has a port: the engine gives one to no other container or program."""
+        return self.port is not None
+
     def state(self) -> State:
         """The state now.
 

@@ -219,7 +219,7 @@ def _seen_loading(serving: Serving, setting: Setting) -> bool:
     while serving.port is not None and time.monotonic() < deadline:
         server = Server(serving.url, setting.session, setting.profile)
         health = readiness.health(probe_server.get(server, "/health", waiting.HEALTH_TIMEOUT_S))
-        if health == "loading":
+        if health == "loading" and serving.listens():
             return True
         if health == "ok" or not serving.state().running:
             return False

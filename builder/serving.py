@@ -30,6 +30,9 @@ class Serving(Protocol):
     def port(self) -> int | None:
         """The port on this machine's loopback; None when it ended before it had one."""
 
+    def listens(self) -> bool | None:
+        """Whether it is the one that answers at its port; None where that cannot be told."""
+
     def state(self) -> State:
         """How it is now."""
 
@@ -58,5 +61,6 @@ class Target(Protocol):
     ) -> AbstractContextManager[Serving]:
         """Start llama-server on a model; at the end of the block it is gone.
 
-        `port` is the one that it is told to listen on; None: its own default.
+        `port` is the one that a container's is told to listen on; None: its own default. A program
+        of this machine always gets a free one.
         """

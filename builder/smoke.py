@@ -1,5 +1,6 @@
 """Start servers from a target, ask them the probes' questions, and say what that proves."""
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -91,6 +92,9 @@ def smoke_binary(
             asked, pins, profile, named=options.variant, env=options.env
         ),
     )
+    # A name that no other server has, whoever else listens on this machine.
+    alias = f"{case.profile.alias}-{secrets.token_hex(4)}"
+    case = replace(case, profile=replace(case.profile, alias=alias))
     env = {**WAITING, **case.profile.env, **options.env}
     return _smoke(BinaryTarget(path, env), case, results, progress)
 

@@ -34,8 +34,20 @@ def look(serving: Serving, server: Server, at_s: float) -> Observation:
     health: readiness.Health = "silent"
     if serving.port is not None:
         health = ask_health(server)
+        # An answer of somebody else, who listens there too, is none.
+        if health != "silent" and not _own(serving, server):
+            health = "silent"
     state = serving.state()
     return Observation(at_s, health, state.running, state.exit_code, state.out_of_memory)
+
+
+def _own(serving: Serving, server: Server) -> bool:
+    """Whether the server that was started is the one that answers."""
+    listens = serving.listens()
+    if listens is not None:
+        return listens
+    names = probe_server.get(server, "/v1/models", HEALTH_TIMEOUT_S)
+    return names.at("data", 0, "id") == server.profile.alias
 
 
 def ask_health(server: Server) -> readiness.Health:

@@ -267,7 +267,13 @@ def test_a_program_is_smoked_like_an_image(
     engine: DockerClient, mainline_cpu_image: str, real_pins: Pins, tmp_path: Path
 ) -> None:
     program = unpacked(engine, mainline_cpu_image, tmp_path / "root")
-    report = smoke_binary(program, real_pins, Options(variant="mainline-cpu"), tmp_path, Silent())
+    options = Options(variant="mainline-cpu")
+    with socket.create_server(("127.0.0.1", launches.MOVED_PORT)) as somebody_else:
+        somebody_else.setblocking(False)
+        report = smoke_binary(program, real_pins, options, tmp_path, Silent())
+        with pytest.raises(BlockingIOError):
+            somebody_else.accept()
+    assert report.profile.alias.startswith(f"{PROFILE.alias}-")
     assert statuses(report) == {**ALL_BUT_GPU, "healthcheck": "unproven"}
     assert report.passed
 

@@ -1,13 +1,27 @@
 """A program on this machine as a target: started on loopback, watched, ended."""
 
+import os
+import select
 import signal
 import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from builder import processes, waiting
 from builder.binary_target import BinaryTarget
 from builder.errors import UsageError
+from builder.model import Profile
+from builder.probe import server as probe_server
+from builder.probe.server import Server
+from builder.probe.stop import DEADLINE_S
+from tests.conftest import ROOT
 
 SERVER = """#!/usr/bin/env python3
 import os, socket, sys
@@ -86,3 +100,158 @@ def test_a_file_that_is_no_program_is_named(tmp_path):
     path.write_text("no program", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot be run"):
         BinaryTarget(path).output("--help")
+
+
+# --- Whose answers are believed
+
+ANSWERING = """#!/usr/bin/env python3
+import http.server, json, socket, sys
+port = int(sys.argv[sys.argv.index("--port") + 1])
+alias = sys.argv[sys.argv.index("--alias") + 1]
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = {"status": "ok", "data": [{"id": alias}]}
+        text = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+class Sharing(http.server.HTTPServer):
+    # As llama-server's HTTP library does.
+    allow_reuse_port = True
+
+    def server_bind(self):
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+print("ready", flush=True)
+Sharing(("127.0.0.1", port), Answer).serve_forever()
+"""
+
+SILENT = "#!/bin/sh\necho ready\nexec sleep 60\n"
+
+
+class Impostor(BaseHTTPRequestHandler):
+    """Somebody else's server: healthy, and called what ours is called."""
+
+    def do_GET(self) -> None:
+        text = b'{"status": "ok", "data": [{"id": "mine"}]}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_words: object) -> None:
+        pass
+
+
+@contextmanager
+def impostor(port: int) -> Iterator[None]:
+    """Somebody else listens at this port of the loopback, as SO_REUSEPORT lets them."""
+    server = HTTPServer(("127.0.0.1", port), Impostor, bind_and_activate=False)
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.server_bind()
+    server.server_activate()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def look(serving) -> str:
+    with probe_server.session() as session:
+        server = Server(serving.url, session, Profile("mine", 1, 512))
+        return waiting.look(serving, server, 0.0).health
+
+
+def test_a_port_that_a_container_would_be_told_is_not_asked_for(server):
+    with BinaryTarget(server).serve([], Path("m.gguf"), port=18080) as serving:
+        assert serving.port != 18080
+        assert f"--port {serving.port}" in wait_for(serving, "ready")
+
+
+@pytest.mark.parametrize("start", ["exec ", ""], ids=["becomes it", "waits for it"])
+def test_its_own_answer_is_believed(tmp_path, start):
+    (tmp_path / "real").write_text(ANSWERING, encoding="utf-8")
+    script = f'#!/bin/sh\n{start}{sys.executable} {tmp_path}/real "$@"\n'
+    with BinaryTarget(program(tmp_path, script)).serve(
+        ["--alias", "mine"], Path("m.gguf")
+    ) as serving:
+        wait_for(serving, "ready")
+        while (health := look(serving)) == "silent":
+            assert serving.state().running
+        assert health == "ok"
+
+
+def test_somebody_elses_answer_is_none(tmp_path):
+    with BinaryTarget(program(tmp_path, SILENT)).serve([], Path("m.gguf")) as serving:
+        wait_for(serving, "ready")
+        with impostor(serving.port):
+            assert look(serving) == "silent"
+
+
+def test_nor_is_one_at_a_port_that_both_share(tmp_path):
+    with BinaryTarget(program(tmp_path, ANSWERING)).serve(
+        ["--alias", "mine"], Path("m.gguf")
+    ) as serving:
+        while look(serving) != "ok":
+            assert serving.state().running
+        with impostor(serving.port):
+            assert look(serving) == "silent"
+
+
+def test_where_nobody_can_tell_whose_port_it_is_its_name_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "listens", lambda *_: None)
+    with (
+        BinaryTarget(program(tmp_path, SILENT)).serve([], Path("m.gguf")) as serving,
+        impostor(serving.port),
+        probe_server.session() as session,
+    ):
+        for alias, health in (("mine", "ok"), ("mine-3f2a", "silent")):
+            server = Server(serving.url, session, Profile(alias, 1, 512))
+            assert waiting.look(serving, server, 0.0).health == health
+
+
+# --- What is left behind
+
+CHILD = """
+import pathlib, sys
+from builder.binary_target import BinaryTarget
+with BinaryTarget(pathlib.Path(sys.argv[1])).serve([], pathlib.Path("m.gguf")) as serving:
+    while "ready" not in serving.log():
+        assert serving.state().running
+    print(serving.process.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_builder_that_is_killed_takes_its_server_along(server):
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, server],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        pid = int(child.stdout.readline())
+        descriptor = os.pidfd_open(pid)
+        child.kill()
+        assert ended(descriptor)
+
+
+def test_what_a_script_started_ends_with_it(tmp_path):
+    script = "#!/bin/sh\nsleep 600 &\necho $! ready\nwait\n"
+    with BinaryTarget(program(tmp_path, script)).serve([], Path("m.gguf")) as serving:
+        sleeping = os.pidfd_open(int(wait_for(serving, "ready").split()[0]))
+    assert ended(sleeping)
+
+
+def ended(descriptor: int) -> bool:
+    """Whether the process of this descriptor ends in time."""
+    readable, _, _ = select.select([descriptor], [], [], DEADLINE_S)
+    os.close(descriptor)
+    return bool(readable)
