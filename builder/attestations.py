@@ -15,6 +15,7 @@ from builder import buildx, engine, image_archive, paths
 from builder.buildx import Order
 from builder.errors import BuilderError, EngineError
 from builder.progress import Progress, Silent
+from builder.replace_files import write_atomically
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -102,8 +103,5 @@ def _stated(order: Order, image: Image, scanner: str | None, log: Path) -> dict[
 
 
 def _write(place: Path, statements: Mapping[str, bytes]) -> None:
-    place.mkdir(parents=True, exist_ok=True)
     for name, content in statements.items():
-        temporary = (place / name).with_suffix(".tmp")
-        temporary.write_bytes(content)
-        temporary.replace(place / name)
+        write_atomically(place / name, content)

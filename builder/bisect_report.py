@@ -10,7 +10,7 @@ from builder import markdown
 from builder.bisect_search import Verdict
 from builder.bisect_state import Judged
 from builder.commits import Commit
-from builder.replace_files import replace_files
+from builder.replace_files import write_atomically
 
 Outcome = Literal[
     "planned", "found", "range", "stopped", "bad-is-good", "good-is-bad", "end-not-judged"
@@ -113,7 +113,7 @@ def to_json(report: BisectReport) -> str:
 
 def write_issue(report: BisectReport, path: Path) -> None:
     """Write the issue's Markdown; never a half-written file."""
-    replace_files({path: report.issue.encode()})
+    write_atomically(path, report.issue)
 
 
 def to_text(report: BisectReport) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from builder.bisect_search import Verdict
-from builder.replace_files import replace_files
+from builder.replace_files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +84,4 @@ def load(file: Path) -> State | None:
 
 def save(state: State, file: Path) -> None:
     """Write the state; never a half-written file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_files({file: json.dumps(asdict(state), indent=2).encode() + b"\n"})
+    write_atomically(file, json.dumps(asdict(state), indent=2) + "\n")

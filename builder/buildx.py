@@ -59,6 +59,12 @@ _BASE_IMAGE = re.compile(r"\[internal\] load metadata for (\S+)")
 _BASE_HINT = "name a mirror with --set devel=IMAGE or runtime=IMAGE, or another base with --base"
 # buildx 0.13's words for `--output type=oci` with the docker driver
 _NO_ARCHIVE = re.compile(r"(?i)OCI exporter .*not supported")
+# What buildx writes when the engine ends under it: gRPC's status 14 and its transport's words,
+# seen with buildx 0.13.1 and dockerd 26.1.5 ended by SIGKILL and by SIGTERM.
+_ENGINE_GONE = re.compile(
+    r"code = Unavailable\b|: Unavailable: |error reading from server|transport is closing"
+    r"|client connection (?:is closing|lost)|ttrpc: closed"
+)
 _HINTS: dict[build_errors.Kind, str] = {
     "disk": "make room: `docker builder prune`, `docker image prune`, or a larger disk",
     "memory": "give the engine more memory or swap: one compiler takes up to 0.9 GB, and one "
@@ -331,6 +337,15 @@ def _failure(run: _Run, log: Path) -> BuilderError:
             "BuildKit was not reached",
             why="\n".join(run.text[-5:]),
             hint="`builder doctor` says what is missing",
+        )
+    said = "\n".join(run.text[-5:])
+    if not run.failed or _ENGINE_GONE.search(f"{run.failure}\n{said}"):
+        # A step that failed names itself; where none did, nothing is known against the tree.
+        return EngineError(
+            "BuildKit ended in the middle of the build",
+            why=said or "buildx was killed",
+            hint="see that the engine runs (`builder doctor`), and run it again: what was compiled "
+            "is in its ccache. Out of memory is the usual reason; --jobs N needs less",
         )
     base = _BASE_IMAGE.match(run.failure)
     if base:

@@ -10,7 +10,7 @@ from builder.bump_report import AllReport, BaseReport, BumpReport, NotMoved, to_
 from builder.errors import BuilderError, EngineError, PinsError, UsageError
 from builder.model import Pins
 from builder.progress import Progress
-from builder.replace_files import replace_files
+from builder.replace_files import require_writable, write_atomically
 
 ALL = "all"
 
@@ -40,6 +40,14 @@ def bump_all(file: Path, request: Request, stages: Stages | None, progress: Prog
     """
     if request.pr_body and not request.pr_body.parent.is_dir():
         raise UsageError(f"--pr-body {request.pr_body}: there is no such folder")
+    if request.pr_body:
+        try:
+            require_writable(request.pr_body)
+        except OSError as error:
+            raise PinsError(
+                f"--pr-body {request.pr_body} cannot be written; nothing was changed",
+                why=str(error),
+            ) from error
     everything = pins.load(file)
     moves: list[BumpReport | BaseReport] = []
     failed = []
@@ -57,7 +65,7 @@ def bump_all(file: Path, request: Request, stages: Stages | None, progress: Prog
             failed.append(NotMoved(name, error.what, error.why, error.hint, error.exit_code))
     report = AllReport(moves, failed)
     if request.pr_body and any(one.written for one in moves):
-        replace_files({request.pr_body: to_markdown(report).encode()})
+        write_atomically(request.pr_body, to_markdown(report))
     return report
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from builder import console, signals
+from builder import console, engine, signals
 from builder.command import (  # noqa: F401 -- they register on `app`
     building,
     checking,
@@ -17,29 +17,61 @@ from builder.command import (  # noqa: F401 -- they register on `app`
     verifying,
 )
 from builder.command.app import NO, InterruptedByUserError, app
-from builder.errors import BuilderError
+from builder.errors import BuilderError, FileError
 
 BUG = 3
 
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    console.prepare()
+    code = _run()
+    try:
+        unwritten = console.lost()
+    except BrokenPipeError:
+        sys.exit(code or NO)
+    if unwritten:
+        console.tell(f"error: the answer cannot be written: {unwritten.strerror}")
+        code = code or FileError.exit_code
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command line."""
     try:
         # SIGTERM and SIGHUP go the same way out: containers are removed and buildx is told.
         with signals.interrupting():
             app()
-    except BuilderError as error:
-        console.complain(error)
-        sys.exit(error.exit_code)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
     except KeyboardInterrupt:
-        sys.exit(InterruptedByUserError.exit_code)
+        return InterruptedByUserError.exit_code
     except BrokenPipeError:
         # the reader of our output has gone, as `| head` does
         sys.stderr.close()
-        sys.exit(NO)
-    except Exception:
-        import traceback
+        return NO
+    except Exception as error:
+        known = _known(error)
+        if known is None:
+            return _bug()
+        console.complain(known)
+        return known.exit_code
+    return 0
 
-        traceback.print_exc()
-        console.tell("error: this is a bug in builder: please report the lines above")
-        sys.exit(BUG)
+
+def _known(error: Exception) -> BuilderError | None:
+    """What a user can act on, with an exit code of its own; None for a bug."""
+    if isinstance(error, BuilderError):
+        return error
+    lost = engine.lost(error)
+    if lost is None and isinstance(error, OSError):
+        return FileError.of(error)
+    return lost
+
+
+def _bug() -> int:
+    import traceback
+
+    traceback.print_exc()
+    console.tell("error: this is a bug in builder: please report the lines above")
+    return BUG

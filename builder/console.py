@@ -1,5 +1,6 @@
 """The only place that prints: progress on stderr, answers on stdout."""
 
+import io
 import os
 import sys
 import time
@@ -15,6 +16,62 @@ if TYPE_CHECKING:
 
 _EVERY_S = 10.0
 _SHORT = 24
+
+
+class _Stream(io.TextIOWrapper):
+    """An output stream that takes any text, and that a full disk does not stop.
+
+    What the terminal's encoding lacks is written as `?`. After the first error everything is
+    thrown away: the command goes on to its verdict.
+    """
+
+    lost: OSError | None = None
+
+    @classmethod
+    def of(cls, stream: io.TextIOWrapper) -> "_Stream":
+        """Takes the place of another, which cannot be used any more."""
+        encoding, lines = stream.encoding, stream.line_buffering
+        return cls(stream.detach(), encoding, errors="replace", line_buffering=lines)
+
+    def write(self, text: str, /) -> int:
+        with self._losing():
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._losing():
+            super().flush()
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.lost = self.lost or error
+            # What is still buffered goes there too, now and at the interpreter's end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
+def prepare() -> None:
+    """Have stdout and stderr take everything. One that the caller closed keeps nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(sink, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, _Stream.of(stream))
+
+
+def lost() -> OSError | None:
+    """Why the answer, or a part of it, was not written; None when all of it was.
+
+    Raises BrokenPipeError when its reader has gone.
+    """
+    sys.stdout.flush()
+    return getattr(sys.stdout, "lost", None)
 
 
 def say(text: str) -> None:
@@ -36,8 +93,12 @@ def summarise(markdown: str) -> None:
     if page is None:
         say(markdown)
         return
-    with Path(page).open("a", encoding="utf-8") as file:
-        file.write(f"{markdown}\n")
+    try:
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(f"{markdown}\n")
+    except OSError as error:
+        # The verdict stands, on the job's page or not.
+        tell(f"warning: no summary: GITHUB_STEP_SUMMARY {page}: {error.strerror}")
 
 
 def complain(error: BuilderError) -> None:

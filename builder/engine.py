@@ -40,13 +40,14 @@ def require_command() -> None:
 
 
 def find_image(client: "DockerClient", reference: str) -> "Image | None":
-    """The image of this name, digest or ID on the engine, or None."""
+    """The image of this name, digest or ID on the engine, or None. Raises EngineError."""
     from docker.errors import ImageNotFound
 
-    try:
-        return client.images.get(reference)
-    except ImageNotFound:
-        return None
+    with engine_errors(f"look for {reference}"):
+        try:
+            return client.images.get(reference)
+        except ImageNotFound:
+            return None
 
 
 def has_containerd_store(client: "DockerClient") -> bool:
@@ -68,6 +69,20 @@ def untag(client: "DockerClient", tag: str) -> None:
 
     with engine_errors(f"remove {tag}"), contextlib.suppress(ImageNotFound):
         client.images.remove(tag)
+
+
+def lost(error: Exception) -> EngineError | None:
+    """What the SDK raised where nobody expected it: the engine is gone, or refuses what it did.
+
+    None for an error that is not the SDK's.
+    """
+    request = getattr(error, "request", None)
+    asked = str(getattr(request, "url", None) or "")
+    if not asked.startswith("http+docker:") and not type(error).__module__.startswith("docker."):
+        return None
+    return EngineError(
+        "the engine stopped answering, or refused", why=first_line(error), hint=NEXT_COMMAND
+    )
 
 
 def first_line(error: BaseException) -> str:

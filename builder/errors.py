@@ -1,8 +1,11 @@
 """One tree of errors. Each says what happened, why, and what to do next, and knows its exit code.
 
-Exit codes: 0 yes · 1 the answer is no · 2 usage or pins · 3 bug · 4 engine · 5 build failed ·
-6 remote unavailable · 7 ref not found · 8 a published name is taken · 130 interrupted.
+Exit codes: 0 yes · 1 the answer is no · 2 usage, pins or a file · 3 bug · 4 engine ·
+5 build failed · 6 remote unavailable · 7 ref not found · 8 a published name is taken ·
+130 interrupted.
 """
+
+import errno
 
 
 class BuilderError(Exception):
@@ -30,6 +33,48 @@ class PinsError(BuilderError):
     """pins.toml is missing, is no TOML, or says something impossible."""
 
     exit_code = 2
+
+
+class FileError(BuilderError):
+    """A file or folder of this machine that cannot be read or written, as on a full disk."""
+
+    exit_code = 2
+
+    @classmethod
+    def of(cls, error: OSError) -> "FileError | None":
+        """What the system said of a file; None for an error that is not of a file."""
+        if type(error).__module__ != "builtins" or error.errno not in _OF_FILES:
+            return None
+        name = error.filename2 or error.filename
+        what = error.strerror or str(error)
+        return cls(
+            f"{name}: {what}" if name else f"a file cannot be read or written: {what}",
+            hint=_OF_FILES[error.errno],
+        )
+
+
+_MAKE_ROOM = (
+    "make room on that disk; `docker builder prune` frees most where it is the engine's too"
+)
+_ELSEWHERE = "XDG_CACHE_HOME names another folder for caches; results lie beside pins.toml"
+_OF_FILES: dict[int | None, str] = {
+    errno.EACCES: _ELSEWHERE,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EEXIST: "",
+    errno.EFBIG: "a limit of this shell or file system: `ulimit -f`",
+    errno.EIO: "the disk may be broken: the kernel's log says more",
+    errno.EISDIR: "",
+    errno.ELOOP: "",
+    errno.EMFILE: "a limit of this shell: `ulimit -n`",
+    errno.ENAMETOOLONG: "",
+    errno.ENFILE: "",
+    errno.ENOENT: "",
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.ENOTDIR: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EROFS: _ELSEWHERE,
+}
+"""What the system says of files, each with what to do."""
 
 
 class EngineError(BuilderError):

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from builder.freshness_report import Drift, Failure, ForkReport, Reason, Report,
 from builder.model import Pins, Policy
 from builder.pins_problems import suggestion
 from builder.progress import Progress
+from builder.replace_files import write_atomically
 
 MAINLINE = "mainline"
 """The fork of pins.toml that the others are made from; it has no merges of itself."""
@@ -148,11 +148,8 @@ def _default_was(asked: _Asked, now: str | None) -> str | None:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return file.read_text(encoding="utf-8").strip() or now
     if now is not None:
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
         with contextlib.suppress(OSError):  # what is not kept is not known next time
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(now, encoding="utf-8")
-            temporary.replace(file)
+            write_atomically(file, now)
     return now
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from builder.commits import Group
 from builder.errors import BuilderError
+from builder.replace_files import write_atomically
 
 Verdict = Literal["fresh", "stale", "unknown", "unpinned", "unpublished"]
 PinState = Literal["head", "on branch", "orphaned", "branch gone"]
@@ -333,7 +334,5 @@ def badge(report: Report) -> dict[str, Any]:
 
 
 def write_badge(report: Report, path: Path) -> None:
-    """Write the badge's file, whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(f"{json.dumps(badge(report))}\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write the badge's file, whole or not at all. Raises OSError."""
+    write_atomically(path, f"{json.dumps(badge(report))}\n")

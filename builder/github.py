@@ -4,6 +4,7 @@ An extra beside git, which answers the same in more round trips. Shapes and head
 https://docs.github.com/rest/using-the-rest-api/best-practices-for-using-the-rest-api
 """
 
+import contextlib
 import datetime
 import hashlib
 import itertools
@@ -20,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from builder import paths, web
 from builder.commits import Commit, printable
 from builder.errors import BuilderError, RefNotFoundError, RemoteUnavailableError
+from builder.replace_files import write_atomically
 
 if TYPE_CHECKING:
     import requests
@@ -210,13 +212,8 @@ class _Kept:
     def keep(self, url: str) -> None:
         file = self._file(url)
         # Two runs may write at once: each its own file, the last one stays.
-        temporary = file.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}.tmp")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps([self.etag, self.answer]), encoding="utf-8")
-            temporary.replace(file)
-        except OSError:
-            temporary.unlink(missing_ok=True)  # an answer that is not kept is asked for again
+        with contextlib.suppress(OSError):  # an answer that is not kept is asked for again
+            write_atomically(file, json.dumps([self.etag, self.answer]))
 
 
 def _commit(one: dict[str, Any]) -> Commit:

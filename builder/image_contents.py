@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from builder import container, engine, image_stream, paths, signals
-from builder.replace_files import replace_files
+from builder.replace_files import write_atomically
 from builder.rule.subject import OURS
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def read(client: "DockerClient", image_id: str) -> Contents:
     with contextlib.suppress(OSError, ValidationError):
         return adapter.validate_json(kept.read_bytes())
     contents = _read(client, found)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    replace_files({kept: adapter.dump_json(contents)})
+    with contextlib.suppress(OSError):  # what is not remembered is read again
+        write_atomically(kept, adapter.dump_json(contents))
     return contents
 
 

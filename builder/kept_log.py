@@ -5,15 +5,22 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from builder.progress import Progress
+from builder.replace_files import write_atomically
 
-def keep(logs: Mapping[str, str], name: str, results: Path) -> Path:
-    """Write the logs, by their titles, beside those of builds; never a half-written file."""
+
+def keep(logs: Mapping[str, str], name: str, results: Path, progress: Progress) -> Path | None:
+    """Write the logs, by their titles, beside those of builds; never a half-written file.
+
+    Where they cannot be written the verdict is worth as much: None, and a warning.
+    """
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-")
     path = results / "build" / "logs" / f"{stamp}-{safe}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     text = "".join(f"==== {title} ====\n{log}\n" for title, log in logs.items())
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        write_atomically(path, text.encode(errors="replace"))
+    except OSError as error:
+        progress.warn(f"the servers' logs are not kept: {path}: {error.strerror}")
+        return None
     return path

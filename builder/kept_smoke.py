@@ -7,6 +7,7 @@ from pathlib import Path
 
 from builder import smoke_report
 from builder.model import Requirement
+from builder.replace_files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,7 @@ def write(report: smoke_report.SmokeReport, variant: str, commit: str, results: 
     """Keep this smoke as the newest of the variant at the commit; the file is its JSON report."""
     text = smoke_report.to_json(report)
     path = _file(variant, commit, results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(f"{text}\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, f"{text}\n")
     return _cells(text)
 
 

@@ -9,7 +9,7 @@ from builder import markdown
 from builder.github_threads import Thread, Threads
 from builder.progress import Progress
 from builder.record import Index, Night
-from builder.replace_files import replace_files
+from builder.replace_files import write_atomically
 
 _TAIL = 40
 _WIDTH = 300
@@ -142,7 +142,7 @@ def _written(threads: Threads, known: Thread, told: Issue) -> str:
 def _to_file(fork: str, told: Issue, results: Path) -> str:
     path = results / "build" / "nights" / f"{fork}-issue.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_files({path: f"# {told.title}\n\n{told.text}".encode()})
+    write_atomically(path, f"# {told.title}\n\n{told.text}")
     return f"no issue was written, for want of a token: its text is in {path}"
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from builder.bump_report import BumpReport
 from builder.model import Receipt, Requirement
 from builder.record import NightStep
-from builder.replace_files import replace_files
+from builder.replace_files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +90,4 @@ def save(journal: Journal, file: Path) -> None:
     """Write the journal; never a half-written file."""
     from pydantic import TypeAdapter
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_files({file: TypeAdapter(Journal).dump_json(journal, indent=2) + b"\n"})
+    write_atomically(file, TypeAdapter(Journal).dump_json(journal, indent=2) + b"\n")

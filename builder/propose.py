@@ -11,7 +11,7 @@ from builder.bump_report import BumpReport, to_markdown
 from builder.github import Github
 from builder.github_threads import Threads
 from builder.progress import Progress
-from builder.replace_files import replace_files
+from builder.replace_files import write_atomically
 
 
 def branch(fork: str) -> str:
@@ -74,5 +74,5 @@ def _text(move: BumpReport, release: str) -> str:
 def _to_file(fork: str, text: str, results: Path, wanting: str) -> str:
     path = results / "build" / "nights" / f"{fork}-pull-request.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_files({path: text.encode()})
+    write_atomically(path, text)
     return f"no pull request was written, for want of {wanting}: its text is in {path}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from builder.errors import UsageError
 from builder.model import Receipt
+from builder.replace_files import write_atomically
 
 
 def folder(results: Path) -> Path:
@@ -33,10 +34,7 @@ def write(receipt: Receipt, results: Path) -> Path:
         receipt = dataclasses.replace(receipt, log=str(log.relative_to(results)))
     stamp = receipt.created.replace("-", "").replace(":", "")
     path = folder(results) / f"{stamp}-{receipt.variant}-{receipt.commit[:9]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(to_json(receipt) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, to_json(receipt) + "\n")
     return path
 
 

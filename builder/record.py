@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from builder.errors import UsageError
 from builder.model import CacheStats, Receipt
-from builder.replace_files import replace_files
+from builder.replace_files import replace_files, write_atomically
 
 T = TypeVar("T")
 Proof = Literal["contract", "audit", "kv"]
@@ -178,8 +178,7 @@ def now() -> str:
 def write_night(folder: Path, night: Night) -> Path:
     """Write one night; a second run of the same night replaces it."""
     path = folder / "nights" / f"{night.date}-{night.variant}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_files({path: _bytes(night)})
+    write_atomically(path, _bytes(night))
     return path
 
 

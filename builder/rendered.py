@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from builder.render import Rendered
+from builder.replace_files import write_atomically
 
 
 def folder(results: Path) -> Path:
@@ -13,12 +14,9 @@ def folder(results: Path) -> Path:
 
 def write(files: list[Rendered], target: Path) -> int:
     """Write those that differ, each whole or not at all; the number written."""
-    target.mkdir(parents=True, exist_ok=True)
     changed = [one for one in files if _read(target / one.file_name) != one.text]
     for one in changed:
-        temporary = target / f"{one.file_name}.tmp"
-        temporary.write_bytes(one.text.encode())
-        temporary.replace(target / one.file_name)
+        write_atomically(target / one.file_name, one.text)
     return len(changed)
 
 

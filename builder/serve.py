@@ -319,18 +319,18 @@ def _await(
         look = partial(waiting.look, one.running_container, server)
         wait = waiting.until_over(look, timeout_s, progress)
         if wait.phase is not Phase.READY:
-            raise _not_up(one, wait, results)
+            raise _not_up(one, wait, results, progress)
         return told_apart(server, profile) if profile else []
 
 
-def _not_up(one: Served, wait: Wait, results: Path) -> NotServedError:
+def _not_up(one: Served, wait: Wait, results: Path, progress: Progress) -> NotServedError:
     log = one.running_container.log()
     reason = server_words.reason(wait, log)
-    path = kept_log.keep({one.profile: log}, f"serve-{one.profile}", results)
+    path = kept_log.keep({one.profile: log}, f"serve-{one.profile}", results, progress)
     return NotServedError(
         f"{one.profile} did not come up: {reason.what}",
         why=reason.words,
-        hint=f"{reason.hint}; its log: {path}",
+        hint=f"{reason.hint}; its log: {path}" if path else reason.hint,
     )
 
 

@@ -3,6 +3,7 @@
 Looked at: the image and its --help, the model's header, the card, the file of API keys.
 """
 
+import contextlib
 import ipaddress
 import stat
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from builder.image_target import ImageTarget
 from builder.model import KvRules, Pins, Profile
 from builder.placement import placement
 from builder.progress import Progress
-from builder.replace_files import replace_files
+from builder.replace_files import write_atomically
 from builder.rule.labels import VARIANT
 from builder.served import Spec
 from builder.server_args import known_flags
@@ -191,8 +192,8 @@ def _help(
     progress.step(f"read --help of {image}")
     text = ImageTarget(image, image_id, client, {}, gpu=gpu).output("--help")
     if known_flags(text):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        replace_files({kept: text.encode()})
+        with contextlib.suppress(OSError):  # what is not kept is read again
+            write_atomically(kept, text)
     return text
 
 

@@ -272,7 +272,8 @@ def _smoke(
     if report.passed:
         return report
     logs = {"control": control.log, f"KV {case.kv}": asked.log}
-    return replace(report, log=str(kept_log.keep(logs, f"smoke-{target.name}", results)))
+    kept = kept_log.keep(logs, f"smoke-{target.name}", results, progress)
+    return replace(report, log=str(kept or ""))
 
 
 def _report(

@@ -1,5 +1,6 @@
 """What a smoke found, as values and as the formats that people and machines read."""
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from typing import Literal
 from builder.model import Profile, Requirement
 from builder.probe.finding import Finding
 from builder.probe.kv import KvVerdict
+from builder.replace_files import write_atomically
 
 CONTRACT = ("ready", "identity", "slots", "thinking", "load", "stop", "healthcheck", "determinism")
 """The probes that any published image has to pass, whatever KV type it is made for."""
@@ -95,7 +97,7 @@ def to_json(report: SmokeReport) -> str:
 def write_junit(report: SmokeReport, path: Path) -> None:
     """Write the report as a JUnit test suite: what is unproven is skipped, or failed if required.
 
-    Never a half-written file.
+    Never a half-written file. Raises OSError.
     """
     from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 
@@ -112,9 +114,9 @@ def write_junit(report: SmokeReport, path: Path) -> None:
     suite.time = report.duration_s
     xml = JUnitXml()
     xml.add_testsuite(suite)
-    temporary = path.with_suffix(f"{path.suffix}.tmp")
-    xml.write(str(temporary), pretty=True)
-    temporary.replace(path)
+    written = io.BytesIO()
+    xml.write(written, pretty=True)
+    write_atomically(path, written.getvalue())
 
 
 def to_markdown(report: SmokeReport) -> str:

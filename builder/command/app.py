@@ -1,5 +1,7 @@
 """What every command shares: the app it registers on, common options, pins.toml."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from builder import __version__, console
-from builder.errors import BuilderError
+from builder.errors import BuilderError, FileError
 
 if TYPE_CHECKING:
     from builder.model import Pins
@@ -47,6 +49,24 @@ PinsFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 VariantName = Annotated[str | None, typer.Argument(metavar="[VARIANT]", show_default=False)]
+
+
+@contextmanager
+def verdict_stands(exit_code: int) -> Iterator[None]:
+    """Ends the command with its verdict's exit code, after files that are written beside it.
+
+    One that cannot be written costs a line, and exit code 2 where the verdict has 0.
+    """
+    try:
+        yield
+    except OSError as error:
+        unwritten = FileError.of(error)
+        if unwritten is None:
+            raise
+        console.complain(unwritten)
+        exit_code = exit_code or unwritten.exit_code
+    if exit_code:
+        raise typer.Exit(exit_code)
 
 
 def load(pins_file: Path | None) -> "tuple[Pins, Path]":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builder import console
-from builder.command.app import NO, Json, PinsFile, app, load
+from builder.command.app import NO, Json, PinsFile, app, load, verdict_stands
 from builder.command.building import show_receipt
 from builder.errors import UsageError
 
@@ -75,16 +75,15 @@ def smoke(
         else:
             client = engine.connect()
             report = smokes.smoke_image(client, image or "", everything, options, results, progress)
-    if junit:
-        smoke_report.write_junit(report, junit)
-    if github_summary:
-        console.summarise(smoke_report.to_markdown(report))
     if json:
         console.say(smoke_report.to_json(report))
     else:
         show_smoke(report)
-    if not report.passed:
-        raise typer.Exit(NO)
+    if github_summary:
+        console.summarise(smoke_report.to_markdown(report))
+    with verdict_stands(NO if not report.passed else 0):
+        if junit:
+            smoke_report.write_junit(report, junit)
 
 
 def show_smoke(report: "SmokeReport") -> None:

@@ -7,7 +7,7 @@ import typer
 
 from builder import console
 from builder.command import stages
-from builder.command.app import Json, PinsFile, app, load
+from builder.command.app import Json, PinsFile, app, load, verdict_stands
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,16 +41,15 @@ def freshness(
     with console.progress() as progress:
         host = github.from_environment()
         report = looks.look(everything, names, host, progress, whole=whole)
-    if badge:
-        freshness_report.write_badge(report, badge)
-    if github_summary:
-        console.summarise(freshness_report.to_markdown(report))
     if json:
         console.say(freshness_report.to_json(report))
     else:
         _show_freshness(report)
-    if report.exit_code:
-        raise typer.Exit(report.exit_code)
+    if github_summary:
+        console.summarise(freshness_report.to_markdown(report))
+    with verdict_stands(report.exit_code):
+        if badge:
+            freshness_report.write_badge(report, badge)
 
 
 def _show_freshness(report: "FreshnessReport") -> None:

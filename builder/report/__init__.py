@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from builder import record
 from builder.errors import UsageError
-from builder.replace_files import replace_files
+from builder.replace_files import write_atomically
 from builder.report import page
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def write(folder: Path, out: Path, *, note: str = "") -> tuple[Path, page.Page]:
     text = to_html(found)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        replace_files({path: text.encode()})
+        write_atomically(path, text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written", why=str(error)) from error
     return path, found

@@ -1,4 +1,4 @@
-"""A disk that fills during a build, on a second engine whose disk is small."""
+"""An engine whose disk fills during a build, or that ends in its middle: a second one, small."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ from docker import DockerClient
 from builder import bootstrap
 from builder.model import Pins
 from builder.progress import Silent
-from tests.conftest import builder
+from tests.conftest import builder, start_builder
 from tests.engine.second_engine import load, second_engine
 
 pytestmark = pytest.mark.engine
@@ -52,3 +52,20 @@ def test_a_full_disk_is_a_failed_build_that_says_what_frees_it(small_engine, tin
     assert result.returncode == 5, result.stderr
     assert "docker builder prune" in result.stderr
     assert not DockerClient(base_url=small_engine).images.list("turboquant")
+
+
+@pytest.mark.usefixtures("private_cache")
+@pytest.mark.parametrize("by", ["SIGKILL", "SIGTERM"])
+def test_an_engine_that_ends_is_no_fault_of_the_fork(
+    engine, small_engine, tiny_pins, monkeypatch, by
+):
+    monkeypatch.setenv("DOCKER_HOST", small_engine)
+    of_it = f"--host={small_engine}"
+    (daemon,) = (one for one in engine.containers.list() if of_it in one.attrs["Config"]["Cmd"])
+    process = start_builder("build", "--ref", "HEAD", "--pins", tiny_pins)
+    assert any("] RUN " in line for line in iter(process.stderr.readline, ""))
+    daemon.kill(by)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 4, said
+    assert "error: BuildKit ended in the middle of the build\n" in said
+    assert not list((tiny_pins.parent / "build").rglob("*.json"))

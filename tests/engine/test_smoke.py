@@ -29,7 +29,7 @@ from builder.server_args import server_args
 from builder.smoke import PROFILE, smoke_binary, smoke_image, smoke_url
 from builder.smoke_options import Options
 from builder.smoke_report import SmokeReport, to_json
-from tests.conftest import ROOT, Recorder
+from tests.conftest import ROOT, Recorder, builder
 
 pytestmark = pytest.mark.engine
 
@@ -135,6 +135,19 @@ def test_a_good_image_passes(
     assert good.ready_s is not None
     assert 0 < good.ready_s < good.duration_s
     assert good.log == ""
+
+
+def test_a_verdict_stands_where_its_logs_cannot_be_written(
+    mainline_cpu_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "pins.toml").write_bytes((ROOT / "pins.toml").read_bytes())
+    (tmp_path / "build").write_text("in the way")
+    words = ["smoke", mainline_cpu_image, "--variant", "spiritbuun-cpu", "--kv", "turbo4"]
+    result = builder(*words, "--junit", "/dev/full", "--pins", tmp_path / "pins.toml")
+    assert (result.returncode, result.stdout.startswith("FAIL ")) == (1, True)
+    assert result.stderr.count("warning: the servers' logs are not kept: ") == 1
+    assert "error: /dev/full: No space left on device" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"pins.toml", "build"}
 
 
 def test_the_variant_says_which_kv_type_is_asked_for(good: SmokeReport) -> None:

@@ -185,3 +185,10 @@ def test_the_line_that_frees_disk_removes_toolchains_and_nothing_else(tmp_path):
     assert made.returncode == 0, made.stderr
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if not any(p.iterdir()))
     assert left == ["home/runner", "usr/bin", "usr/local/lib", "usr/share"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_no_step_hides_the_exit_code_of_what_it_calls(file):
+    """Of `echo "$(builder …)"` only echo's is left, and the job goes on with an empty answer."""
+    hidden = [line for line in file.read_text().splitlines() if re.search(r"\S .*\$\((?!\()", line)]
+    assert [line for line in hidden if not re.match(r"\s*(run: )?\w+=\$\(", line)] == []

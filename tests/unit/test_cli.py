@@ -1,8 +1,13 @@
 """What every command answers before it does anything."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from builder import __version__, console
+from builder import __version__, bump, console
 from tests.conftest import ROOT, builder
 
 
@@ -102,3 +107,91 @@ def test_a_summary_outside_of_a_job_is_printed(monkeypatch, capsys):
 def test_a_table_leaves_nothing_out_of_a_word_that_is_wider_than_its_column(capsys):
     console.table([("a", "x" * 500)], header=("name", "value"))
     assert capsys.readouterr().out.count("x") == 500
+
+
+# --- What the machine lacks costs a line, and never a verdict -------------------------------------
+
+
+def shell(command: str, *words: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run the program in a line of bash, where it is "$@"."""
+    line = ["bash", "-c", command, "-", sys.executable, "-m", "builder", *map(str, words)]
+    environment = os.environ | variables
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """The real pins.toml alone in a folder."""
+    (tmp_path / "pins.toml").write_bytes((ROOT / "pins.toml").read_bytes())
+    return tmp_path / "pins.toml"
+
+
+def test_a_full_disk_is_one_line_with_the_file_and_leaves_nothing(copy):
+    result = shell('ulimit -f 1; "$@"', "render", "mainline-cpu", "--pins", copy)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 2)
+    assert "mainline-cpu.Dockerfile: File too large" in result.stderr
+    assert not list(copy.parent.rglob("*.tmp")) + list(copy.parent.rglob("*.Dockerfile"))
+
+
+@pytest.mark.parametrize("stdout", ["/dev/full", "&-"])
+@pytest.mark.parametrize("drifted", [False, True])
+def test_an_answer_that_is_not_written_does_not_change_a_no(copy, stdout, drifted):
+    builder("render", "--pins", copy)
+    if drifted:
+        next(copy.parent.rglob("mainline-cpu.Dockerfile")).write_text("")
+    result = shell(f'"$@" >{stdout}', "render", "--check", "--pins", copy)
+    assert result.returncode == int(drifted)
+    # Who closes stdout asked for no answer; nobody fills a disk on purpose.
+    lost = stdout == "/dev/full" and drifted
+    assert ("error: the answer cannot be written" in result.stderr) == lost
+    assert "Traceback" not in result.stderr
+
+
+def test_a_yes_that_is_not_written_is_no_yes():
+    result = shell('"$@" >/dev/full', "--version")
+    said = "error: the answer cannot be written: No space left on device\n"
+    assert (result.returncode, result.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "ascii:strict"])
+def test_a_terminal_that_lacks_a_letter_gets_another(copy, encoding):
+    rendered = builder("render", "--pins", copy).returncode
+    file = next(copy.parent.rglob("mainline-cpu.Dockerfile"))
+    file.write_text(file.read_text() + "# €\n", encoding="utf-8")
+    result = shell('"$@"', "render", "--check", "--pins", copy, PYTHONIOENCODING=encoding)
+    assert (rendered, result.returncode) == (0, 1)
+    assert "-# ?" in result.stdout
+
+
+def test_a_name_that_is_no_text_is_told_all_the_same():
+    name = b"/nowhere/\xff.toml"
+    line = [sys.executable, "-m", "builder", "render", "--pins", name]
+    assert subprocess.run(line, capture_output=True, check=False).returncode == 2
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_that_says_where_to_put_it(tiny_pins):
+    before = tiny_pins.read_text()
+    result = shell('"$@"', "bump", "--to=v1", "--pins", tiny_pins, XDG_CACHE_HOME="/dev/null/x")
+    assert (result.returncode, tiny_pins.read_text()) == (2, before)
+    assert "error: /dev/null/x/turboquant-builder/bump: Not a directory\n" in result.stderr
+    assert "XDG_CACHE_HOME names another folder" in result.stderr
+
+
+@pytest.mark.usefixtures("private_cache")
+@pytest.mark.parametrize(("behind", "verdict"), [(0, 0), (60, 1)])
+def test_a_jobs_page_that_is_not_there_leaves_the_verdict(
+    tiny_pins, repository, progress, behind, verdict
+):
+    bump.bump(tiny_pins, bump.Request(to="HEAD"), None, progress)
+    for number in range(behind):
+        repository.commit(f"commit {number}")
+    nowhere = {"GITHUB_STEP_SUMMARY": "/nowhere/summary.md"}
+    words = ["freshness", "--github-summary", "--pins", tiny_pins]
+    result = shell('"$@"', *words, **nowhere)
+    assert result.returncode == verdict
+    assert "warning: no summary: GITHUB_STEP_SUMMARY /nowhere/summary.md" in result.stderr
+    assert ("stale" in result.stdout) == (verdict == 1)
+    # A file that was asked for is more than a page of somebody else's: a yes without it is none.
+    result = shell('"$@"', "freshness", "--badge", "/dev/full", "--pins", tiny_pins)
+    assert result.returncode == (verdict or 2)
+    assert "/dev/full: No space left on device" in result.stderr

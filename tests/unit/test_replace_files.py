@@ -4,14 +4,58 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from builder.replace_files import replace_files
+from builder.replace_files import replace_files, write_atomically
 
 
 def listing(folder):
     return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir()}
+
+
+def in_small_files(tmp_path, code):
+    """The exit code and the last line of Python code, where no file may grow over 1 KiB."""
+    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "-", sys.executable, "-c", code]
+    result = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return result.returncode, result.stderr.strip().rpartition("\n")[2]
+
+
+@pytest.mark.parametrize("call", ["write_atomically(file, b'x' * 4096)", "require_writable(file)"])
+def test_what_finds_no_room_changes_nothing_leaves_nothing_and_names_the_file(tmp_path, call):
+    (tmp_path / "a").write_bytes(b"old")
+    code = (
+        f"from pathlib import Path; from builder.replace_files import *; file = Path('a'); {call}"
+    )
+    assert in_small_files(tmp_path, code) == (1, "OSError: [Errno 27] File too large: 'a'")
+    assert listing(tmp_path) == {"a": b"old"}
+
+
+@pytest.mark.parametrize("content", ["new €", "new €".encode()])
+def test_a_file_is_written_whole_in_a_folder_that_is_made(tmp_path, content):
+    file = tmp_path / "made" / ("n" * 250)
+    write_atomically(file, content)
+    assert listing(tmp_path / "made") == {file.name: "new €".encode()}
+
+
+def test_a_file_keeps_its_mode_and_a_link_leads_where_it_led(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(0o640)
+    (tmp_path / "link").symlink_to("a")
+    write_atomically(tmp_path / "link", "new")
+    assert listing(tmp_path) == {"a": b"new", "link": b"new"}
+    assert ((tmp_path / "a").stat().st_mode & 0o777, (tmp_path / "link").is_symlink()) == (
+        0o640,
+        True,
+    )
+
+
+def test_a_device_is_written_to_and_stays_one():
+    write_atomically(Path(os.devnull), "new")
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        write_atomically(Path("/dev/full"), "new")
+    assert not Path(os.devnull).is_file()
 
 
 def test_every_file_is_written_and_nothing_else_is_left(tmp_path):
