@@ -30,8 +30,15 @@ class _Stream(io.TextIOWrapper):
     @classmethod
     def of(cls, stream: io.TextIOWrapper) -> "_Stream":
         """Takes the place of another, which cannot be used any more."""
-        encoding, lines = stream.encoding, stream.line_buffering
-        return cls(stream.detach(), encoding, errors="replace", line_buffering=lines)
+        encoding, lines, at_once = stream.encoding, stream.line_buffering, stream.write_through
+        return cls(
+            stream.detach(),
+            encoding,
+            errors="replace",
+            line_buffering=lines,
+            # stderr has this one: progress comes when it is told.
+            write_through=at_once,
+        )
 
     def write(self, text: str, /) -> int:
         with self._losing():

@@ -34,13 +34,15 @@ def short_path() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture
-def small_engine(engine: DockerClient, base_tag: str, short_path: Path) -> Iterator[str]:
-    """The address of an engine with the base image on a small disk.
+@pytest.fixture(params=[DISK])
+def small_engine(
+    engine: DockerClient, base_tag: str, short_path: Path, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The address of an engine with the base image on a small disk; None: on one with room.
 
     The disk cannot be seen from outside, so the plan refuses nothing.
     """
-    with second_engine(engine, base_tag, short_path, disk=DISK) as address:
+    with second_engine(engine, base_tag, short_path, disk=request.param) as address:
         load(engine, address, base_tag)
         yield address
 
@@ -55,6 +57,7 @@ def test_a_full_disk_is_a_failed_build_that_says_what_frees_it(small_engine, tin
 
 
 @pytest.mark.usefixtures("private_cache")
+@pytest.mark.parametrize("small_engine", [None], indirect=True, ids=["room"])
 @pytest.mark.parametrize("by", ["SIGKILL", "SIGTERM"])
 def test_an_engine_that_ends_is_no_fault_of_the_fork(
     engine, small_engine, tiny_pins, monkeypatch, by
