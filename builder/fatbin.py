@@ -7,7 +7,7 @@ has to be decompressed: an entry's kind and architecture are in its header.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
 Kind = Literal["ptx", "sass"]
@@ -27,6 +27,7 @@ SPECIFIC = 0x100000
 """The flag of code for one architecture and no later one: sm_90a against sm_90."""
 
 _ALIGNMENT = 8
+_SHORT = 64
 
 
 class FatbinError(ValueError):
@@ -35,21 +36,24 @@ class FatbinError(ValueError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Code:
-    """Device code for an architecture (86 is 8.6). `specific`: it runs on no later one (90a)."""
+    """Device code for an architecture (86 is 8.6). `specific`: it runs on no later one (90a).
+
+    `short_header`: its entry begins with 64 bytes, as in NVIDIA's own cuBLAS of CUDA 12.4, where
+    that toolkit's nvcc writes 72, and 88 for PTX; nvprune keeps what is there.
+    """
 
     kind: Kind
     architecture: int
     specific: bool = False
+    short_header: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         prefix = "sm" if self.kind == "sass" else "compute"
         return f"{prefix}_{self.architecture}{'a' if self.specific else ''}"
 
     def is_for(self, architecture: int) -> bool:
-        """Whether it was made for this architecture, or can be compiled for it when loaded."""
-        if self.kind == "sass" or self.specific:
-            return self.architecture == architecture
-        return self.architecture <= architecture
+        """Whether it is machine code made for this architecture; PTX is for none."""
+        return self.kind == "sass" and self.architecture == architecture
 
     def runs_on(self, architecture: int) -> bool:
         """Whether a GPU of this architecture runs it.
@@ -97,7 +101,8 @@ def _entries(file: BinaryIO, offset: int, end: int) -> list[Code]:
         if header < ENTRY.size:
             raise FatbinError(f"an entry's header of {header} bytes")
         if kind in KINDS:
-            found.append(Code(KINDS[kind], architecture, bool(flags & SPECIFIC)))
+            specific, short = bool(flags & SPECIFIC), header == _SHORT
+            found.append(Code(KINDS[kind], architecture, specific, short))
         offset += header + length
     return found
 

@@ -37,7 +37,7 @@ OLD_HOME = "https://example.org/before-it-moved.git"
 OF_BUILDER = {CLAIMED, RECIPE, "io.github.turboquant-builder.base-origin"}
 
 SM_86, SM_80, SM_75 = Code("sass", 86), Code("sass", 80), Code("sass", 75)
-PTX_80 = Code("ptx", 80)
+PTX_80, THEIR_SM_80 = Code("ptx", 80), Code("sass", 80, short_header=True)
 
 # None of them opens anything: made here, of the shape that each service gives out.
 LETTERS = "Ab3dE6gH1jK4mN7pQ0sT9vW2yZ5aC8eF1hJ4kL7n"
@@ -72,6 +72,20 @@ def cuda(good, real_pins):
         )
         file = File("/opt/llama/libggml-cuda.so", "file", elf=Elf(MACHINE, units=units))
         return with_files(dataclasses.replace(good, pinned=variant), file)
+
+    return make
+
+
+@pytest.fixture
+def slim(cuda, real_pins):
+    """The same with cuBLAS linked in, compiled with the toolkit whose headers are known."""
+
+    def make(*units):
+        image = cuda(*units, cublas="pruned")
+        base = real_pins.bases["debian-cuda124"]
+        return dataclasses.replace(
+            image, pinned=dataclasses.replace(image.pinned, base=base, recipes={})
+        )
 
     return make
 
@@ -439,8 +453,24 @@ class TestDeviceCode:
         units = (frozenset({SM_86}), frozenset({SM_86}))
         assert outcome(device_code(cuda(*units))) == ("pass", "sm_86 in 2 units")
 
-    def test_ptx_that_becomes_it_is_enough(self, cuda):
-        assert device_code(cuda(frozenset({PTX_80}))).status == "pass"
+    @pytest.mark.parametrize("architectures", [("86",), ("120",), ("86", "89", "120")])
+    @pytest.mark.parametrize("ptx", [50, 80, 86])
+    def test_ptx_that_becomes_it_is_not_enough(self, cuda, architectures, ptx):
+        found = device_code(cuda(frozenset({Code("ptx", ptx)}), architectures=architectures))
+        assert (found.status, "nothing for" in found.observed) == ("fail", True)
+
+    def test_ptx_beside_the_code_does_no_harm(self, cuda):
+        assert device_code(cuda(frozenset({SM_86, PTX_80}))).status == "pass"
+
+    def test_older_code_that_runs_there_is_not_enough(self, cuda):
+        assert device_code(cuda(frozenset({SM_80}))).status == "fail"
+
+    def test_one_unit_of_a_variant_for_several_lacks_one_of_them(self, cuda):
+        every = frozenset({SM_86, Code("sass", 89), Code("sass", 120)})
+        several = ("86", "89", "120")
+        assert device_code(cuda(*[every] * 200, architectures=several)).status == "pass"
+        found = device_code(cuda(*[every] * 200, every - {SM_86}, architectures=several))
+        assert "nothing for 86 in 1 of 201 units" in found.observed
 
     def test_a_unit_that_lacks_it_fails(self, cuda):
         found = device_code(cuda(frozenset({SM_86}), frozenset({SM_80})))
@@ -459,13 +489,42 @@ class TestDeviceCode:
         found = device_code(cuda(frozenset({SM_86}), architectures=("86", "120a")))
         assert "nothing for 120" in found.observed
 
-    def test_a_pruned_cublas_may_hold_older_code_that_runs_there(self, cuda):
-        found = device_code(cuda(frozenset({SM_86}), frozenset({SM_80}), cublas="pruned"))
+    def test_a_pruned_cublas_may_hold_older_code_that_runs_there(self, slim):
+        found = device_code(slim(frozenset({SM_86}), frozenset({THEIR_SM_80})))
         assert outcome(found) == (
             "pass",
             "sm_80, sm_86 in 2 units; 1 of them hold only older code that runs there: "
             "cuBLAS is linked in",
         )
+
+    def test_a_unit_of_ours_beside_a_pruned_cublas_may_not(self, slim):
+        units = (*[frozenset({SM_86})] * 230, frozenset({SM_80}), *[frozenset({THEIR_SM_80})] * 150)
+        assert outcome(device_code(slim(*units))) == (
+            "fail",
+            "nothing for 86 in 1 of 231 units of /opt/llama/libggml-cuda.so",
+        )
+
+    @pytest.mark.parametrize("code", [SM_80, THEIR_SM_80], ids=["ours", "not told apart"])
+    def test_a_unit_that_may_be_ours_or_cublass_leaves_it_unproven(self, cuda, code):
+        units = [frozenset({SM_86})] * 356 + [frozenset({code})] * 153
+        assert outcome(device_code(cuda(*units, cublas="pruned"))) == (
+            "unproven",
+            "not proven: 153 of 509 units lack one, and may be cuBLAS's or ours",
+        )
+
+    @pytest.mark.parametrize("place", [0, 1500, 3000])
+    def test_one_unit_among_thousands_is_not_enough_for_ours(self, cuda, place):
+        units = [frozenset({SM_80})] * 3000
+        units.insert(place, frozenset({SM_86}))
+        found = device_code(cuda(*units, cublas="pruned"))
+        assert (found.status, "nothing for 86 in 3000 of 3001" in found.observed) == ("fail", True)
+
+    def test_the_linker_puts_ours_first(self, cuda):
+        units = [frozenset({SM_80})] * 231 + [frozenset({SM_86})] * 200
+        assert device_code(cuda(*units, cublas="pruned")).status == "fail"
+
+    def test_a_pruned_cublas_alone_is_not_ours(self, slim):
+        assert device_code(slim(frozenset({THEIR_SM_80}))).status == "fail"
 
     def test_older_code_alone_fails_beside_a_pruned_cublas_too(self, cuda):
         found = device_code(cuda(frozenset({SM_80}), cublas="pruned"))
@@ -492,6 +551,10 @@ class TestDeviceCode:
 
     def test_a_file_without_a_table_of_sections_leaves_it_unproven(self, good):
         assert device_code(with_elf(good, CPU, units=None)).status == "unproven"
+
+    def test_a_file_that_cannot_be_read_hides_no_code_that_nobody_runs(self, cuda):
+        unread = with_elf(cuda(frozenset({SM_86, SM_75})), CPU, units=None)
+        assert device_code(unread).status == "fail"
 
 
 class TestCpuBaseline:
