@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 from builder import elf, engine, image_stream, image_tree, signals
 from builder.container import LABEL, gpu_requests
 from builder.image_tree import File, Layer
+from builder.printable import printable
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -118,7 +119,7 @@ def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer
     elsewhere: dict[str, str] = {}
     with tarfile.open(fileobj=content, mode="r|", bufsize=_CHUNK) as archive:
         for member in archive:
-            path = posixpath.normpath(f"/{member.name}")
+            path = _path(member.name)
             folder, name = posixpath.split(path)
             if name == _OPAQUE:
                 emptied.add(folder)
@@ -126,7 +127,7 @@ def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer
                 removed.add(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
             elif member.islnk():
                 # A second name of a file that came before, in this layer or a lower one.
-                first = posixpath.normpath(f"/{member.linkname}")
+                first = _path(member.linkname)
                 if first in files:
                     files[path] = dataclasses.replace(files[first], path=path, size=0)
                 else:
@@ -134,6 +135,10 @@ def _layer(content: IO[bytes], scan: Scan, deep: Callable[[str], bool]) -> Layer
             else:
                 files[path] = _file(archive, member, path, scan, deep)
     return Layer(tuple(files.values()), frozenset(removed), frozenset(emptied), elsewhere)
+
+
+def _path(name: str) -> str:
+    return posixpath.normpath(f"/{printable(name)}")
 
 
 def _file(
@@ -147,7 +152,7 @@ def _file(
     if member.isdir():
         return File(path, "folder", mode, owner=owner)
     if member.issym():
-        return File(path, "link", mode, target=member.linkname)
+        return File(path, "link", mode, target=printable(member.linkname))
     content = archive.extractfile(member) if member.isfile() else None
     if content is None:
         return File(path, "device", mode)

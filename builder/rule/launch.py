@@ -105,7 +105,8 @@ def _number(subject: Subject, name: str) -> str | None:
     passwd = subject.tree.resolve("/etc/passwd")
     text = (passwd.text if passwd else None) or b""
     rows = [line.split(":") for line in text.decode(errors="replace").splitlines()]
-    return next((row[2] for row in rows if row[0] == name and len(row) > 2), None)  # noqa: PLR2004
+    numbers = (row[2] for row in rows if row[0] == name and len(row) > 2)  # noqa: PLR2004
+    return next((number for number in numbers if number.isdecimal()), None)
 
 
 def _after_flags(words: list[str]) -> list[str]:

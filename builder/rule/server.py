@@ -56,7 +56,9 @@ def _silent(rule: str, expected: str, argument: str, printed: Printed) -> Findin
     if _NO_DRIVER.search(printed.text):
         return unproven(rule, expected, "the server starts only beside an NVIDIA driver")
     how = "does not start" if printed.exit_code is None else f"exits {printed.exit_code}"
-    return Finding(rule, "fail", expected, f"{argument} {how}: {_shown(printed.text)}")
+    return verdict_on(
+        rule, [f"{argument} {how}: {_shown(printed.text)}"], expected=expected, good=""
+    )
 
 
 def _shown(text: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from builder.image_files import Config, Printed
 from builder.image_tree import File, Layer, Tree
 from builder.model import Base, Fork, Receipt, Variant
+from builder.printable import printable
 from builder.probe.finding import Finding
 
 OURS = "/opt/llama/"
@@ -63,13 +64,13 @@ def verdict_on(rule: str, faults: Iterable[str], *, expected: str, good: str) ->
     """Fails with the faults, or passes with what is good."""
     listed = list(faults)
     if not listed:
-        return Finding(rule, "pass", expected, good)
-    return Finding(rule, "fail", expected, some(listed))
+        return Finding(rule, "pass", expected, printable(good))
+    return Finding(rule, "fail", expected, printable(some(listed)))
 
 
 def unproven(rule: str, expected: str, why: str) -> Finding:
     """A finding of a rule that cannot tell."""
-    return Finding(rule, "unproven", expected, f"not proven: {why}")
+    return Finding(rule, "unproven", expected, printable(f"not proven: {why}"))
 
 
 def some(words: Iterable[str]) -> str:

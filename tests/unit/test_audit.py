@@ -681,6 +681,13 @@ def test_a_user_that_is_root_or_unknown(good, name):
     assert user(with_config(good, user=name)).status == "fail"
 
 
+def test_a_user_without_a_number_is_unknown(good):
+    passwd = File("/etc/passwd", "file", text=b"odd:x:abc:\nshort:x\n\xff:x:0:0\n")
+    odd = with_config(with_files(good, passwd), user="odd")
+    assert outcome(user(odd)) == ("fail", "the image knows no user odd")
+    assert user(with_config(odd, user="short")).status == "fail"
+
+
 @pytest.mark.parametrize("name", ["10001", "llama", "llama:llama"])
 def test_a_user_without_rights(good, name):
     assert user(with_config(good, user=name)).status == "pass"
@@ -758,6 +765,11 @@ def test_a_setting_of_the_server_that_is_baked_in(good, setting, told):
 )
 def test_a_setting_that_changes_nothing_of_a_plain_run(good, setting):
     assert settings(with_config(good, environment=(setting,))).status == "pass"
+
+
+def test_what_an_image_says_of_itself_bends_no_terminal(good):
+    colour = with_config(good, environment=("LLAMA_ARG_ALIAS=\x1b[31mred\nPASS \udce9",))
+    assert settings(colour).observed == "LLAMA_ARG_ALIAS=\\x1b[31mred\\nPASS \\xe9"
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,14 @@ def test_a_second_name_of_nothing_leads_nowhere(lower):
     assert image_tree.merge(found).resolve("/new") is None
 
 
+def test_a_name_that_no_terminal_can_show_is_told_in_escapes():
+    link = entry("l", tarfile.SYMTYPE, linkname="caf\udce9")
+    (layer,) = read(archive({"caf\udce9/a\nb": b"", "\x1b[31m": b"", "é": b""}, link))
+
+    assert [file.path for file in layer.files] == ["/caf\\xe9/a\\nb", "/\\x1b[31m", "/é", "/l"]
+    assert layer.files[-1].target == "caf\\xe9"
+
+
 @pytest.mark.parametrize("before", [0, 256 * 1024 - 4, 600_000])
 def test_a_secret_is_found_wherever_it_lies(before):
     assert only(read(archive({"a": b"x" * before + SECRET})), "/a").secrets == {"a secret"}
