@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from builder.fatbin import Code, Unit
 from builder.image_tree import File
 from builder.probe.finding import Finding
-from builder.rule.labels import RECIPE
+from builder.rule.labels import CUDA, RECIPE
 from builder.rule.subject import Pinned, Subject, compiled, some, unproven, verdict_on
 
 DEVICE_CODE = "device_code"
@@ -68,11 +68,15 @@ def _architectures(pinned: Pinned) -> list[int]:
 
 
 def _toolkit(subject: Subject, pinned: Pinned) -> str | None:
-    """The CUDA whose cuBLAS was linked in, as the label's recipe says; None where none was."""
+    """The CUDA whose cuBLAS was linked in; None where none was.
+
+    The recipe that the label names says which; where the pins do not know it, the label does.
+    """
     if pinned.variant.cublas != "pruned":
         return None
-    cuda = pinned.recipes.get(subject.config.labels.get(RECIPE, ""), pinned.base).cuda
-    return cuda.version if cuda else ""
+    labels = subject.config.labels
+    base = pinned.recipes.get(labels.get(RECIPE, ""))
+    return base.cuda.version if base and base.cuda else labels.get(CUDA, "")
 
 
 def _wanted(code: Code, pinned: list[int]) -> bool:

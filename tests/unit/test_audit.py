@@ -84,7 +84,7 @@ def slim(cuda, real_pins):
         image = cuda(*units, cublas="pruned")
         base = real_pins.bases["debian-cuda124"]
         return dataclasses.replace(
-            image, pinned=dataclasses.replace(image.pinned, base=base, recipes={})
+            image, pinned=dataclasses.replace(image.pinned, recipes={subjects.RECIPE: base})
         )
 
     return make
@@ -496,6 +496,13 @@ class TestDeviceCode:
             "sm_80, sm_86 in 2 units; 1 of them hold only older code that runs there: "
             "cuBLAS is linked in",
         )
+
+    def test_an_unknown_recipes_label_names_the_toolkit(self, slim):
+        image = slim(frozenset({SM_86}), frozenset({THEIR_SM_80}))
+        unknown = {RECIPE: "c" * 64, "io.github.turboquant-builder.cuda": "12.4.131"}
+        assert device_code(with_config(image, labels=unknown)).status == "pass"
+        other = unknown | {"io.github.turboquant-builder.cuda": "12.6.3"}
+        assert device_code(with_config(image, labels=other)).status == "unproven"
 
     def test_a_unit_of_ours_beside_a_pruned_cublas_may_not(self, slim):
         units = (*[frozenset({SM_86})] * 230, frozenset({SM_80}), *[frozenset({THEIR_SM_80})] * 150)
