@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder import gguf_file, kv_held, memory
+from builder import pins as pins_file
 from builder.errors import UsageError
 from builder.memory import KvNeed, Model, Slots, Weights
-from builder.model import Kv, KvRules, KvType, Pins
+from builder.model import Kv, KvRules, KvType, Logits, Pins
 from builder.probe.kv import kv_types
 
 GIB = 1024**3
@@ -134,8 +135,8 @@ def fit(request: Request, pins: Pins, variant: str) -> Fit:
     if request.kv:
         _check_known(request.kv, types, variant)
         asked = [request.kv]
-    weighing = _Weighing(found, request, types, rules)
-    rows = [weighing.row(kv) for kv in asked if weighing.kv(kv, Slots(1, 256)) is not None]
+    weighing = _Weighing(found, request, types, rules, pins_file.logits(pins, variant))
+    rows = [weighing.row(kv) for kv in asked if weighing.kv(kv, weighing.slots(1, 256)) is not None]
     return Fit(
         model=request.model.name,
         variant=variant,
@@ -152,7 +153,7 @@ def fit(request: Request, pins: Pins, variant: str) -> Fit:
             recurrent=found.shape.recurrent,
         ),
         rows=rows,
-        unknown=[str(kv) for kv in asked if weighing.kv(kv, Slots(1, 256)) is None],
+        unknown=[str(kv) for kv in asked if weighing.kv(kv, weighing.slots(1, 256)) is None],
         notes=list(_notes(weighing, rows)),
     )
 
@@ -174,6 +175,10 @@ class _Weighing:
     request: Request
     types: Mapping[str, KvType]
     rules: KvRules
+    logits: Logits
+
+    def slots(self, count: int, tokens: int) -> Slots:
+        return Slots(count, tokens, outputs=count if self.logits == "slots" else None)
 
     @property
     def longest(self) -> int:
@@ -208,13 +213,13 @@ class _Weighing:
         largest = slots = None
         if self.request.vram is not None and not refused:
             largest = _STEP * _most(
-                self.longest // _STEP, lambda n: self.need(kv, Slots(parallel, n * _STEP)).fits
+                self.longest // _STEP, lambda n: self.need(kv, self.slots(parallel, n * _STEP)).fits
             )
-            slots = _most(_SLOTS, lambda n: self.need(kv, Slots(n, self.slot_context)).fits)
+            slots = _most(_SLOTS, lambda n: self.need(kv, self.slots(n, self.slot_context)).fits)
         return Row(
             kv=str(kv),
             token_bytes=self._token_bytes(kv),
-            needs=[self.need(kv, Slots(parallel, tokens)) for tokens in self.contexts],
+            needs=[self.need(kv, self.slots(parallel, tokens)) for tokens in self.contexts],
             largest=largest,
             slots=slots,
             flags="" if refused or largest == 0 else self._flags(kv, largest),
@@ -225,7 +230,7 @@ class _Weighing:
     def _token_bytes(self, kv: Kv) -> int:
         """What one more token takes where every window is full."""
         far = 2 * max([self.longest, *(layer.window + _STEP for layer in self.model.shape.layers)])
-        more, less = self.kv(kv, Slots(1, far + _STEP)), self.kv(kv, Slots(1, far))
+        more, less = self.kv(kv, self.slots(1, far + _STEP)), self.kv(kv, self.slots(1, far))
         return (more.total - less.total) // _STEP if more and less else 0
 
     def _held(self, kv: Kv) -> list[str]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from builder import kv_held, memory
 from builder.errors import UsageError
 from builder.fit import RESERVE
-from builder.memory import Model, Slots
-from builder.model import Kv, KvRules, KvType, Pins, Profile
-from builder.placement import EXPERTS, PLACED
+from builder.launch_slots import launch_slots
+from builder.memory import Model
+from builder.model import Kv, KvRules, KvType, Logits, Pins, Profile
+from builder.placement import EXPERTS, placement
 
 AGENT = 32768
 """What an agent's slot uses: the Agent SDK's prompts run from 10k to 27k tokens."""
@@ -29,6 +30,7 @@ class Plan:
     `model` None: its header tells no shape. `card` is the memory of all GPUs together, None where
     none is known or the profile uses none. `draft` is the size of the draft model's file.
     `all_quants`: whether the image was built for K and V of two types, None when nobody knows.
+    `logits` is for which tokens its server reserves them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Plan:
     card: int | None = None
     draft: int = 0
     all_quants: bool | None = None
+    logits: Logits = "batch"
 
 
 def advise(plan: Plan) -> list[str]:
@@ -70,15 +73,17 @@ def all_quants(pins: Pins, variant: str | None) -> bool | None:
 def need(plan: Plan, tokens: int, *, experts: bool) -> int | None:
     """What slots of so many tokens take of the card; None where the KV types' bytes are not known.
 
-    `experts`: with those of a mixture on the card.
+    Counted as the profile places it: experts and a cache that it leaves to the CPU take nothing.
+    `experts`: with those of a mixture on the card all the same.
     """
-    model, slots = plan.model, Slots(plan.profile.parallel, tokens)
+    model, placed = plan.model, placement(plan.profile)
+    slots = launch_slots(plan.profile, tokens, plan.logits)
     kv = memory.kv_need(model.shape, plan.kv, plan.types, slots, _rules(plan))
     if kv is None or model.shape.unknown:
         return None
-    weights = model.weights.card - (0 if experts else sum(model.weights.experts))
-    state, compute = memory.state_bytes(model.shape, slots), memory.compute_bytes(model, slots)
-    return weights + plan.draft + kv.total + state + compute + RESERVE
+    weights = model.weights.card - (0 if experts else sum(model.weights.experts[: placed.experts]))
+    cache = 0 if placed.kv else kv.total + memory.state_bytes(model.shape, slots)
+    return weights + plan.draft + cache + memory.compute_bytes(model, slots) + RESERVE
 
 
 def _rules(plan: Plan) -> KvRules:
@@ -90,12 +95,16 @@ def _says(plan: Plan, *flags: str) -> bool:
 
 
 def _require_card(plan: Plan) -> None:
-    wanted = need(plan, plan.profile.slot_tokens, experts=True)
-    # Whoever places layers by hand knows what they do, and the figures do not.
-    if plan.card is None or wanted is None or _says(plan, *PLACED, *EXPERTS):
+    placed = placement(plan.profile)
+    wanted = need(plan, plan.profile.slot_tokens, experts=False)
+    # Whoever places layers or tensors by hand knows what they do, and the figures do not.
+    if plan.card is None or wanted is None or placed.off or placed.tensors:
+        return
+    shape = plan.model.shape
+    if placed.layers is not None and placed.layers < max(shape.total, len(shape.layers)):
         return
     if wanted > plan.card:
-        weights = plan.model.weights.card
+        weights = plan.model.weights.card - sum(plan.model.weights.experts[: placed.experts])
         slots = f"{plan.profile.parallel} × {plan.profile.slot_tokens} tokens"
         raise UsageError(
             f"profile {plan.name} takes {_gib(wanted)} of a card of {_gib(plan.card)}",

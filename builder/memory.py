@@ -68,15 +68,34 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """So many slots of so many tokens each, rounded up as llama.cpp does."""
+    """So many slots of so many tokens each, rounded up as llama.cpp does.
+
+    `ubatch` tokens are computed at once. `swa_full`: windows have as many cells as the whole
+    context. `unified`: one cache for all slots. `outputs` is for how many tokens of a micro-batch
+    logits are reserved, None for all.
+    """
 
     count: int
     tokens: int
+    ubatch: int = UBATCH
+    swa_full: bool = False
+    unified: bool = False
+    outputs: int | None = None
+
+    @property
+    def caches(self) -> int:
+        """How many caches there are: one for each slot, or one for all."""
+        return 1 if self.unified else self.count
 
     @property
     def cells(self) -> int:
-        """Cells of one slot's cache."""
-        return _padded(self.tokens)
+        """Cells of one cache."""
+        return _padded(self.tokens * self.count if self.unified else self.tokens)
+
+    def window_cells(self, window: int) -> int:
+        """Cells of one cache of layers that look back so far: llama-kv-cache-iswa.cpp."""
+        looked = window * (self.count if self.unified else 1)
+        return self.cells if self.swa_full else min(self.cells, _padded(looked + self.ubatch))
 
 
 def model(contents: Contents) -> Model:
@@ -136,9 +155,9 @@ def kv_need(
         cells = [half.cell_bytes(types) for half in hold(shape, layer, kv, rules)]
         if None in cells:
             return None
-        cell = sum(filter(None, cells)) * slots.count
+        cell = sum(filter(None, cells)) * slots.caches
         if layer.window:
-            window += cell * min(slots.cells, _padded(layer.window + UBATCH))
+            window += cell * slots.window_cells(layer.window)
         else:
             full += cell * slots.cells
     return KvNeed(full, window)
@@ -152,12 +171,15 @@ def state_bytes(shape: KvShape, slots: Slots) -> int:
 def compute_bytes(model: Model, slots: Slots) -> int:
     """The compute buffer, estimated: with flash attention, f16 masks and f32 activations.
 
-    On seven small shapes it was between 0.93 and 1.2 of what a CPU server reserved for activations;
+    On eight small shapes it was between 0.9 and 1.2 of what a CPU server reserved for activations;
     no card was at hand.
     """
-    mask = slots.cells * UBATCH * 2
-    layer = mask + UBATCH * 4 * (2 * model.feed + 8 * model.width)
-    return max(layer, UBATCH * 4 * (model.vocabulary + model.width))
+    tokens = min(slots.ubatch, slots.count * slots.tokens)
+    outputs = tokens if slots.outputs is None else min(tokens, slots.outputs)
+    windows = {layer.window for layer in model.shape.layers}
+    cells = sum(slots.window_cells(each) if each else slots.cells for each in windows)
+    layer = cells * tokens * 2 + tokens * 4 * (2 * model.feed + 8 * model.width)
+    return max(layer, 4 * (outputs * model.vocabulary + tokens * model.width))
 
 
 def _padded(tokens: int) -> int:

@@ -17,6 +17,12 @@ Requirement = Literal["contract", "audit", "kv"]
 Cublas = Literal["shared", "pruned"]
 Gpu = Literal["holds", "shares", "none"]
 
+Logits = Literal["batch", "slots"]
+"""Of how many tokens a server reserves memory for logits: a micro-batch's, or one of each slot.
+
+llama.cpp did the first until some time in 2026 (`n_outputs_max` of llama_context_params).
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Band:
@@ -103,6 +109,7 @@ class Fork:
     codebooks: str | None = None
     kv_types: dict[str, KvType] = field(default_factory=dict)
     kv_rules: KvRules = field(default_factory=KvRules)
+    logits: Logits = "batch"
     options: dict[str, bool | str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
 
@@ -116,6 +123,7 @@ class Source:
     sha256: str
     subfolder: str
     upstream: str
+    logits: Logits = "batch"
 
 
 @dataclass(frozen=True, slots=True)

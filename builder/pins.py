@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from builder.errors import PinsError, UsageError
-from builder.model import Base, Fork, Pins, Variant
+from builder.model import Base, Fork, Logits, Pins, Variant
 from builder.pins_problems import Problem, pair_problems, problems, suggestion
 
 if TYPE_CHECKING:
@@ -100,6 +100,14 @@ def with_base(pins: Pins, chosen: Variant, base: str | None) -> Base:
     for place, problem in pair_problems(chosen, pins.bases[name]):
         raise UsageError(f"base {name}: {place}: {problem}")
     return pins.bases[name]
+
+
+def logits(pins: Pins, name: str | None) -> Logits:
+    """For which tokens a server of this variant reserves logits; no variant: the larger of both."""
+    known = pins.variants.get(name or "")
+    if known is None:
+        return "batch"
+    return (pins.sources[known.source] if known.source else pins.forks[known.fork]).logits
 
 
 def broken(fork: Fork, commit: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import container, gguf_file, gpu_use, launch_advice, memory, paths, profiles, tags
+from builder import pins as pins_file
 from builder.container import LOOPBACK, Launch
 from builder.errors import UsageError
 from builder.image_target import ImageTarget
@@ -234,6 +235,7 @@ def _advice(
         card=card or None,
         draft=draft.stat().st_size if draft else 0,
         all_quants=launch_advice.all_quants(pins, kv_variant),
+        logits=pins_file.logits(pins, kv_variant),
     )
     warnings = launch_advice.advise(plan)
     if no_gpu and not placement(profile).off:

@@ -17,22 +17,23 @@ def write(path: Path, shape: str) -> Path:
     architecture, layers, keys, tensors = SHAPES[shape]
     file = path / f"{shape}.gguf"
     writer = gguf.GGUFWriter(file, arch=architecture)
-    writer.add_vocab_size(VOCABULARY)
+    vocabulary = WORDS.get(shape, VOCABULARY)
+    writer.add_vocab_size(vocabulary)
     writer.add_context_length(32768)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(layers)
     writer.add_layer_norm_rms_eps(1e-5)
-    words = [chr(0x4E00 + number) for number in range(VOCABULARY)]
+    words = [chr(0x4E00 + number) for number in range(vocabulary)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(words)
-    writer.add_token_types([int(gguf.TokenType.NORMAL)] * VOCABULARY)
+    writer.add_token_types([int(gguf.TokenType.NORMAL)] * vocabulary)
     writer.add_token_merges([f"{words[0]} {words[1]}"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     keys(writer)
     norm = "token_embd_norm" if architecture == "lfm2" else "output_norm"
-    _add(writer, "token_embd", (VOCABULARY, WIDTH))
+    _add(writer, "token_embd", (vocabulary, WIDTH))
     _add(writer, norm, (WIDTH,))
     for layer in range(layers):
         for name, sizes in tensors(layer):
@@ -201,6 +202,10 @@ SHAPES: dict[str, tuple[str, int, Callable[[gguf.GGUFWriter], None], Callable[[i
     "window": ("gemma3", 6, _window_keys, _window),
     "experts": ("qwen3moe", 4, _experts_keys, _mixture),
     "hybrid": ("qwen35moe", 8, _hybrid_keys, _hybrid),
+    "vocabulary": ("llama", 4, _dense_keys, _dense),
     "convolution": ("lfm2", 6, _convolution_keys, _convolution),
 }
 """Architecture, layers, keys and a layer's tensors of each."""
+
+WORDS = {"vocabulary": 20480}
+"""The size of a vocabulary, where it is not VOCABULARY."""

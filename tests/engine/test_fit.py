@@ -1,5 +1,6 @@
 """What `fit` reads in a header, against what the real server reports of the same model."""
 
+import dataclasses
 import re
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from docker import DockerClient
 
 from builder import gguf_file, memory
 from builder.image_target import ImageTarget
-from builder.memory import Slots
+from builder.launch_slots import launch_slots
 from builder.model import Kv, Pins, Profile
 from builder.probe.kv import kv_types
 from builder.server_args import server_args
@@ -17,8 +18,8 @@ from tests import shapes
 
 pytestmark = pytest.mark.engine
 
-SLOTS = Slots(count=2, tokens=8192)
-PROFILE = Profile("fit", parallel=SLOTS.count, slot_tokens=SLOTS.tokens)
+PROFILE = Profile("fit", parallel=2, slot_tokens=8192)
+SLOTS = launch_slots(PROFILE, PROFILE.slot_tokens, "slots")
 MIB = 1024 * 1024
 PRINTED = 0.005 * MIB
 """The log gives two decimals of a MiB."""
@@ -40,8 +41,11 @@ def reported(
     engine: DockerClient, mainline_cpu_image: str, model: Path, kv: Kv
 ) -> dict[str, float]:
     """Bytes of the server's buffers, by what they hold."""
-    target = ImageTarget("mainline-cpu", mainline_cpu_image, engine, {})
-    with target.serve(server_args(PROFILE, kv, frozenset()), model) as serving:
+    return buffers(ImageTarget("mainline-cpu", mainline_cpu_image, engine, {}), PROFILE, kv, model)
+
+
+def buffers(target: ImageTarget, profile: Profile, kv: Kv, model: Path) -> dict[str, float]:
+    with target.serve(server_args(profile, kv, frozenset()), model) as serving:
         deadline = time.monotonic() + 120
         while "compute buffer size" not in serving.log():
             assert time.monotonic() < deadline, serving.log()
@@ -71,3 +75,26 @@ def test_the_compute_buffer_is_estimated_within_a_quarter(
 ) -> None:
     estimate = memory.compute_bytes(memory.model(gguf_file.read(model)), SLOTS)
     assert estimate == pytest.approx(reported["compute"], rel=0.25)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"flags": ["--swa-full", "-ub", "256"]}, {"kv_unified": True, "flags": ["-ub", "1024"]}],
+    ids=["swa-full", "unified"],
+)
+def test_what_a_profile_says_of_caches_and_batches_is_counted(
+    engine: DockerClient,
+    mainline_cpu_image: str,
+    tmp_path: Path,
+    real_pins: Pins,
+    changes: dict[str, object],
+) -> None:
+    profile, kv = dataclasses.replace(PROFILE, **changes), Kv("f16", "f16")  # type: ignore[arg-type]
+    model = shapes.write(tmp_path, "window")
+    target = ImageTarget("mainline-cpu", mainline_cpu_image, engine, {})
+    seen = buffers(target, profile, kv, model)
+    told, slots = memory.model(gguf_file.read(model)), launch_slots(profile, 8192, "slots")
+    need = memory.kv_need(told.shape, kv, kv_types(real_pins, "mainline"), slots)
+    assert need is not None
+    assert need.total == pytest.approx(seen["KV"], rel=0.01)
+    assert memory.compute_bytes(told, slots) == pytest.approx(seen["compute"], rel=0.25)

@@ -13,7 +13,8 @@ from builder import fit as fits
 from builder import gguf_file, memory
 from builder.errors import UsageError
 from builder.fit import GIB, Fit, Request, Row
-from builder.memory import KvNeed, Slots
+from builder.gguf_shape import KvLayer, KvShape
+from builder.memory import KvNeed, Model, Slots, Weights
 from builder.model import Kv, Pins
 from tests import shapes
 from tests.conftest import builder
@@ -167,6 +168,24 @@ def test_the_largest_context_is_the_last_that_fits(big: Path, real_pins: Pins):
 def test_turbo4_gives_a_longer_context_than_f16(big: Path, real_pins: Pins):
     found = asked(big, real_pins, vram=18 * GIB)
     assert (row(found, "turbo4").largest or 0) > 3 * (row(found, "f16").largest or 0)
+
+
+def test_a_build_that_reserves_logits_of_slots_alone_takes_less(tmp_path: Path, real_pins: Pins):
+    # gemma3-4b at 131072 tokens: mainline 0c1e57098 logged a compute buffer of 203 MiB.
+    layers = tuple(KvLayer(4, 256, 256, 0 if each % 6 == 5 else 1024) for each in range(34))
+    shape = KvShape("gemma3", layers)
+    gemma = Model(Weights(0, 0), shape, 131072, vocabulary=262144, width=2560, feed=10240)
+    few = memory.compute_bytes(gemma, Slots(1, 131072, outputs=1))
+    every = memory.compute_bytes(gemma, Slots(1, 131072))
+    assert few == pytest.approx(203 * 2**20, rel=0.05)
+    assert every == pytest.approx(517 * 2**20, rel=0.01)
+    head = big_header(tmp_path / "big.gguf")
+    computed = {
+        variant: fits.fit(Request(head, vram=None, ctx=4096), real_pins, variant).rows[0].needs[0]
+        for variant in ("mainline-cpu", "mainline-cuda12-sm86", "spiritbuun-cuda12-sm86")
+    }
+    assert computed["mainline-cpu"].compute < computed["mainline-cuda12-sm86"].compute
+    assert computed["mainline-cuda12-sm86"].compute == computed["spiritbuun-cuda12-sm86"].compute
 
 
 def test_slots_add_up(big: Path, real_pins: Pins):

@@ -8,6 +8,7 @@ from builder import launch_advice
 from builder.errors import UsageError
 from builder.gguf_shape import KvLayer, KvShape
 from builder.launch_advice import Plan
+from builder.launch_slots import launch_slots
 from builder.memory import Model, Weights
 from builder.model import Kv, KvRules, KvType, Pins, Profile, SharedK
 
@@ -55,9 +56,94 @@ def test_a_draft_model_takes_of_the_card_too():
         launch_advice.advise(dataclasses.replace(PLAN, draft=5 * GIB))
 
 
-@pytest.mark.parametrize("flags", [["-ngl", "20"], ["-ot", "exps=CPU"], ["-nkvo"]])
+@pytest.mark.parametrize(
+    "flags", [["-ngl", "20"], ["-ot", "exps=CPU"], ["--device", "none"], ["-ngl", "0"]]
+)
 def test_layers_that_are_placed_by_hand_are_not_summed_up(flags: list[str]):
     assert launch_advice.advise(plan(parallel=3, flags=flags)) == []
+
+
+def test_all_layers_placed_by_hand_are_summed_up():
+    with pytest.raises(UsageError, match="of a card of"):
+        launch_advice.advise(plan(parallel=3, flags=["-ngl", "999"]))
+
+
+def test_a_cache_in_the_machines_memory_takes_nothing_of_the_card():
+    without = plan(parallel=3, flags=["--no-kv-offload"])
+    assert launch_advice.advise(without) == []
+    with pytest.raises(UsageError, match=r"takes 17\.\d+ GiB"):
+        launch_advice.advise(dataclasses.replace(without, card=16 * GIB))
+
+
+def test_experts_that_stay_on_the_cpu_take_nothing_of_the_card():
+    few = plan(model=MIXTURE, card=17 * GIB, flags=["-ncmoe", "8"])
+    with pytest.raises(UsageError, match=r"takes 18\.\d+ GiB of a card of 17"):
+        launch_advice.advise(few)
+    assert launch_advice.advise(plan(model=MIXTURE, card=17 * GIB, flags=["-ncmoe", "24"])) == []
+
+
+WINDOWED = dataclasses.replace(
+    MODEL,
+    shape=KvShape(
+        "gemma3", tuple(KvLayer(4, 128, 128, 0 if index % 6 == 5 else 1024) for index in range(48))
+    ),
+)
+
+
+def test_swa_full_takes_a_whole_context_for_windows():
+    def cache(**profile) -> int:
+        found = launch_advice.need(plan(model=WINDOWED, **profile), 32768, experts=True)
+        assert found is not None
+        return found
+
+    # 40 layers of 2 KiB a token: 32768 cells in place of 1024 + 512.
+    assert cache(flags=["--swa-full"]) - cache() == 40 * 2048 * (32768 - 1536)
+    # One cache for both slots keeps 2 × 1024 + 512 cells, two have 2 × (1024 + 512).
+    unified, apart = cache(parallel=2, kv_unified=True), cache(parallel=2, kv_unified=False)
+    assert apart - unified == 40 * 2048 * 512
+
+
+def test_a_larger_micro_batch_takes_a_larger_buffer_and_larger_windows():
+    small = launch_advice.need(plan(model=WINDOWED), 32768, experts=True)
+    large = launch_advice.need(plan(model=WINDOWED, flags=["-ub", "2048"]), 32768, experts=True)
+    assert small is not None
+    assert large is not None
+    logits = 4 * (MODEL.vocabulary + MODEL.width)
+    assert large - small == 40 * 2048 * 1536 + logits * 1536
+
+
+@pytest.mark.parametrize(
+    ("profile", "ubatch"),
+    [
+        ({}, 512),
+        ({"flags": ["-ub", "1024"]}, 1024),
+        ({"flags": ["-ub", "64", "--ubatch-size", "128"]}, 128),
+        ({"flags": ["-b", "256"]}, 256),
+        ({"flags": ["-ub", "4096"]}, 2048),
+        ({"embeddings": True, "slot_tokens": 8192}, 8192),
+    ],
+)
+def test_how_many_tokens_are_computed_at_once(profile: dict[str, object], ubatch: int):
+    changed = dataclasses.replace(PROFILE, **profile)  # type: ignore[arg-type]
+    assert launch_slots(changed, 32768, "batch").ubatch == ubatch
+
+
+def test_logits_of_slots_alone_take_less():
+    wordy = dataclasses.replace(MODEL, vocabulary=262_144)
+    every = launch_advice.need(plan(model=wordy), 32768, experts=True)
+    few = dataclasses.replace(plan(model=wordy), logits="slots")
+    assert every is not None
+    assert every - (launch_advice.need(few, 32768, experts=True) or 0) > 300 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("profile", "outputs"),
+    [({"parallel": 3}, 3), ({"embeddings": True}, None), ({"draft": "small.gguf"}, None)],
+)
+def test_for_which_tokens_logits_are_reserved(profile: dict[str, object], outputs: int | None):
+    changed = dataclasses.replace(PROFILE, **profile)  # type: ignore[arg-type]
+    assert launch_slots(changed, 32768, "slots").outputs == outputs
+    assert launch_slots(changed, 32768, "batch").outputs is None
 
 
 def test_without_a_card_nothing_is_too_large():
