@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder import processes, signals
+from builder import ownership, processes, signals
 from builder.errors import UsageError
 from builder.serving import Serving, State
 
@@ -75,7 +75,7 @@ class BinaryTarget:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.env},
+                env={**os.environ, **self.env, ownership.VARIABLE: ownership.mark()},
                 # All that it starts is known by the session, and ends with it.
                 start_new_session=True,
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from builder import model_access, server_args, signals
+from builder import model_access, ownership, server_args, signals
 from builder.engine import engine_errors, find_image, first_line
 from builder.errors import EngineError, RefNotFoundError
 from builder.serving import State
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 LABEL = "io.github.turboquant-builder.started-by"
 """Every container of ours has it, so that `docker ps --filter label=…` finds them."""
+
+OWNER = "io.github.turboquant-builder.owner"
+"""Which builder started it: see `ownership`."""
 
 MODEL = "/models/model.gguf"
 """Where the model lies inside the container."""
@@ -131,6 +134,16 @@ class Running:
         return str(self._handle.attrs["State"].get("Health", {}).get("Status", "none"))
 
 
+def new_name() -> str:
+    """A name for a container of ours: what was left is known by it."""
+    return f"builder-{secrets.token_hex(6)}"
+
+
+def labels() -> dict[str, str]:
+    """What every container of ours is marked with: that it is one, and whose."""
+    return {LABEL: "builder", OWNER: ownership.mark()}
+
+
 def image_id(client: "DockerClient", reference: str) -> str:
     """The ID of the image of this name, digest or ID.
 
@@ -165,7 +178,7 @@ def running(client: "DockerClient", launch: Launch) -> Iterator[Running]:
     """
     # Before anything that has to be taken back, which is asked of the engine too.
     _require_local(client)
-    name = f"builder-{secrets.token_hex(6)}"
+    name = new_name()
     with signals.interrupting():
         try:
             handle, user = create(client, launch, name)
@@ -238,7 +251,7 @@ def _create(
         command=launch.command,
         name=name,
         environment=launch.env,
-        labels={LABEL: "builder", **launch.labels},
+        labels={**labels(), **launch.labels},
         ports={f"{launch.server_port}/tcp": (launch.host, launch.port)},  # type: ignore[dict-item]
         mounts=_mounts({MODEL: launch.model, DRAFT: launch.draft}, access),
         user=user,

@@ -102,7 +102,10 @@ def _created(client: "DockerClient", image_id: str) -> "Iterator[Container]":
         # An interrupted call may leave a container that nobody knows of: it has to come back.
         with signals.held(), engine.engine_errors("create a container"):
             handle = client.containers.create(
-                image_id, command=["never-started"], labels={container.LABEL: "builder"}
+                image_id,
+                command=["never-started"],
+                name=container.new_name(),
+                labels=container.labels(),
             )
         yield handle
     finally:

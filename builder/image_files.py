@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from builder import elf, engine, image_stream, image_tree, signals
-from builder.container import LABEL, gpu_requests
+from builder.container import gpu_requests, labels, new_name
 from builder.image_tree import File, Layer
 from builder.printable import printable
 
@@ -206,7 +206,8 @@ def started(client: "DockerClient", image_id: str, argument: str) -> "Iterator[S
             handle = client.containers.create(
                 image_id,
                 command=[argument],
-                labels={LABEL: "builder"},
+                name=new_name(),
+                labels=labels(),
                 network_mode="none",
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],

@@ -4,11 +4,13 @@ Where there is no /proc, nothing is known, and that is what is said.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 _PROC = Path("/proc")
 _LISTEN = "0A"
+_ENDED = {"Z", "X"}
 _SESSION, _STARTED = 3, 19  # of the fields behind the command's name: see proc_pid_stat(5)
 
 
@@ -16,6 +18,42 @@ def started(pid: int) -> str | None:
     """When a process began, in ticks since the boot: with its number it names one for good."""
     fields = _fields(pid)
     return fields[_STARTED] if fields else None
+
+
+def lives(pid: int, began: str) -> bool | None:
+    """Whether the process of this number and this beginning lives; None: it cannot be told.
+
+    One that has ended and that nobody collected does not.
+    """
+    if fields := _fields(pid):
+        return fields[_STARTED] == began and fields[0] not in _ENDED
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    # It is there, and /proc hides it.
+    return None
+
+
+def booted() -> float:
+    """When this machine was started: seconds since 1970; 0 where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in (_PROC / "stat").read_text(encoding="ascii").splitlines():
+            if line.startswith("btime "):
+                return float(line.split()[1])
+    return 0.0
+
+
+def marked(variable: str) -> Iterator[tuple[int, str]]:
+    """Processes of this user that have a variable in their environment, with its value."""
+    start = f"{variable}=".encode()
+    for pid in _all():
+        with contextlib.suppress(OSError):
+            for word in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
+                if word.startswith(start):
+                    yield pid, word.removeprefix(start).decode(errors="replace")
 
 
 def session(leader: int) -> list[int]:

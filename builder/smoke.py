@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from builder import container, gguf_shape, gpu_use, kept_log, kv_held, launches, paths, profiles
+from builder import (
+    container,
+    gguf_shape,
+    gpu_use,
+    kept_log,
+    kv_held,
+    launches,
+    leftovers,
+    paths,
+    profiles,
+)
 from builder.binary_target import BinaryTarget
 from builder.errors import UsageError
 from builder.image_target import ImageTarget
@@ -69,6 +79,7 @@ def smoke_image(
             client, image_id, labels, pins, profile, named=options.variant, env=options.env
         ),
     )
+    leftovers.remove(client, progress)
     env = {**WAITING, **case.profile.env, **options.env}
     target = ImageTarget(image, image_id, client, env, gpu=case.gpu)
     return _smoke(target, case, results, progress, image_id)
@@ -95,6 +106,7 @@ def smoke_binary(
     # A name that no other server has, whoever else listens on this machine.
     alias = f"{case.profile.alias}-{secrets.token_hex(4)}"
     case = replace(case, profile=replace(case.profile, alias=alias))
+    leftovers.end_programs()
     env = {**WAITING, **case.profile.env, **options.env}
     return _smoke(BinaryTarget(path, env), case, results, progress)
 

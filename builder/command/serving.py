@@ -119,7 +119,9 @@ def ps(json: Json = False) -> None:
     from builder import serve as serves
     from builder import serve_report
 
-    rows = serves.ps(_stack())
+    stack = _stack()
+    _remove_left(stack)
+    rows = serves.ps(stack)
     if json:
         console.say(serve_report.rows_to_json(rows))
     elif rows:
@@ -142,11 +144,24 @@ def stop(
     if profile and every:
         raise UsageError("a profile and --all: name one of the two")
     _, file = load(pins_file)
+    stack = _stack()
+    _remove_left(stack)
     with console.progress() as progress:
         names = serves.stop(
-            _stack(), profile, everything=every, results=paths.results(file), progress=progress
+            stack, profile, everything=every, results=paths.results(file), progress=progress
         )
     console.say(f"stopped {', '.join(names)}" if names else "nothing was served")
+
+
+def _remove_left(stack: "Stack") -> None:
+    """Remove what killed builders left on the engine and this machine, and say so."""
+    from builder import leftovers
+
+    with console.progress() as progress:
+        left = leftovers.remove(stack.client, progress)
+    leftovers.end_programs()
+    for name in left.unknown:
+        console.tell(f"{name} is another builder's; if that one is gone: `docker rm -f {name}`")
 
 
 def _stack() -> "Stack":

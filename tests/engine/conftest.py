@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from builder import bootstrap, container, render
+from builder import bootstrap, container, ownership, render
 from builder.model import Pins
 from builder.progress import Silent
 from tests import releasing
@@ -54,11 +54,18 @@ def without_buildx(config: Path, *words: object) -> "subprocess.CompletedProcess
 
 @pytest.fixture(autouse=True)
 def _nothing_dangling(engine: DockerClient) -> Iterator[None]:
-    """No test leaves a container of builder's behind; a module's own server outlives its tests."""
+    """No test leaves a container of builder's behind; a module's own server outlives its tests.
+
+    Those of other builders on this engine, which live, are none of the tests' matter.
+    """
 
     def names() -> set[str | None]:
-        found = engine.containers.list(all=True, filters={"label": container.LABEL})
-        return {one.name for one in found}
+        found = engine.containers.list(
+            all=True, filters={"label": container.LABEL}, ignore_removed=True
+        )
+        owned = {one.name: one.labels.get(container.OWNER, "") for one in found}
+        mine = ownership.mark()
+        return {name for name, by in owned.items() if by == mine or ownership.lives(by) is False}
 
     before = names()
     yield

@@ -15,7 +15,7 @@ import pytest
 from docker import DockerClient
 from docker.errors import NotFound
 
-from builder import container, launches
+from builder import container, launches, leftovers
 from builder.container import Launch
 from builder.errors import EngineError, RefNotFoundError, UsageError
 from builder.model import Kv, Pins, Profile
@@ -438,6 +438,40 @@ def test_a_container_that_vanishes_is_an_engine_error(
         engine.containers.get(running.name).remove(force=True)
         with pytest.raises(EngineError, match="did not say how the container is"):
             running.state()
+
+
+def ps() -> str:
+    result = builder("ps")
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+def stop_all() -> str:
+    # Of a stack that nobody has: no server of this machine is stopped.
+    result = builder("stop", "--all", env=os.environ | {"BUILDER_STACK": "nobody"})
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("next_command", [ps, stop_all, "smoke"])
+def test_a_server_that_a_killed_smoke_left_is_removed_by_the_next_command(
+    engine: DockerClient, sleeping_image: str, next_command: Callable[[], str] | str, run: Smoke
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, sleeping_image], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert any("control server" in line for line in child.stdout)
+        while not (left := containers_of(engine, sleeping_image)):
+            assert child.poll() is None
+        # While its builder lives it is nobody else's to touch.
+        assert not set(left) & set(leftovers.remove(engine, Silent()).removed)
+        child.send_signal(signal.SIGKILL)
+    if callable(next_command):
+        next_command()
+    else:
+        run(sleeping_image, timeout_s=0.1)
+    assert containers_of(engine, sleeping_image) == []
 
 
 @pytest.mark.parametrize("step", ["reading --help", "control server: f16 KV, the other thinking"])
