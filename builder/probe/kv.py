@@ -269,14 +269,13 @@ def _as_asked(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
 
 
 def _in_band(evidence: KvEvidence, numbers: Numbers, band: Band, seen: str) -> _Moved:
-    kl, high = numbers.distance.kl, band.kl[1]
-    limits = f"{evidence.asked}'s band of {_in_words(band)}"
+    kl, limits = numbers.distance.kl, f"{evidence.asked}'s band of {_in_words(band)}"
     if _is_in(numbers, band):
         return _Moved("fits", f"{seen}, in {limits}{_against_prediction(evidence, numbers)}")
     other = _fallback_band(evidence)
     if other is not None and other != band and other.kl[0] <= kl <= other.kl[1]:
         return _Moved("fallback", f"{seen}, as {FALLBACK} does; not in {limits}")
-    return _Moved("garbage" if kl > high else "outside", f"{seen}, not in {limits}")
+    return _Moved("outside", f"{seen}, not in {limits}")
 
 
 def _against_prediction(evidence: KvEvidence, numbers: Numbers) -> str:
