@@ -13,7 +13,7 @@ from pathlib import Path
 
 from builder import ownership, processes, signals
 from builder.errors import UsageError
-from builder.serving import Serving, State
+from builder.serving import CheckCommand, CheckRun, Serving, State
 
 _LOOPBACK = "127.0.0.1"
 _ANSWER_S = 10.0
@@ -57,6 +57,14 @@ class BinaryTarget:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UsageError(f"{self.path} cannot be run", why=str(error)) from error
         return result.stdout.decode(errors="replace")
+
+    def check_command(self) -> CheckCommand | None:
+        """None: a program has no HEALTHCHECK, an image has."""
+        return None
+
+    def check_alone(self) -> CheckRun | None:
+        """None, as for `check_command`."""
+        return None
 
     @contextlib.contextmanager
     def serve(
@@ -112,7 +120,7 @@ class _Process:
     def terminate(self) -> None:
         self.process.terminate()
 
-    def health(self) -> str | None:
+    def check(self) -> CheckRun | None:
         return None
 
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import secrets
 import tarfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from builder import model_access, ownership, server_args, signals
 from builder.engine import engine_errors, find_image, first_line
 from builder.errors import EngineError, RefNotFoundError
-from builder.serving import State
+from builder.serving import CheckCommand, CheckRun, State
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -41,6 +42,9 @@ SERVER_PORT = 8080
 
 LOOPBACK = "127.0.0.1"
 
+_CHECK_S = 30.0  # how long the engine gives a HEALTHCHECK that says nothing of it
+_CHECK_POLL_S = 0.01
+_SHELL = ("/bin/sh", "-c")
 _CONFLICT = 409  # the engine's word for a container that does not run
 _TAR_BLOCK = 512
 _CHUNK = 1024 * 1024
@@ -53,7 +57,7 @@ class Launch:
     `server_port` is the one that is listened on inside. `draft` is a second model, at DRAFT.
     `secrets` are files by their path inside: copied in, so that the engine tells nobody what is in
     them and a file that only its owner may read will do. `memory` is in bytes. `gpu`:
-    with all GPUs, if the engine has any.
+    with all GPUs, if the engine has any. `entrypoint` None: the image's.
     """
 
     image: str
@@ -68,6 +72,7 @@ class Launch:
     labels: dict[str, str] = field(default_factory=dict)
     memory: int | None = None
     gpu: bool = True
+    entrypoint: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +132,48 @@ class Running:
                 if error.status_code != _CONFLICT:
                     raise
 
-    def health(self) -> str | None:
-        """What the image's HEALTHCHECK says: starting, healthy or unhealthy; "none" without one."""
-        with engine_errors("say how healthy the container is"):
-            self._handle.reload()
-        return str(self._handle.attrs["State"].get("Health", {}).get("Status", "none"))
+    def check(self) -> CheckRun | None:
+        """The image's HEALTHCHECK, run once in the container; None when there is none.
+
+        The engine's own runs are not waited for: an image may want the first one after minutes.
+        Raises EngineError when the engine, or the container, is gone.
+        """
+        from docker.errors import APIError
+
+        command = check_command(self._handle.attrs["Config"])
+        if command is None:
+            return None
+        with engine_errors("run the image's HEALTHCHECK"):
+            api = self._handle.client.api  # type: ignore[union-attr]
+            try:
+                run = api.exec_create(self.name, list(command.words))["Id"]
+                api.exec_start(run, detach=True)
+            except APIError as error:
+                if error.is_server_error():
+                    raise
+                return CheckRun(fault=f"it cannot be started: {first_line(error)}")
+            deadline = time.monotonic() + command.timeout_s
+            while (found := api.exec_inspect(run))["Running"]:
+                if time.monotonic() > deadline:
+                    return CheckRun(fault=f"no end after {command.timeout_s:.0f} s")
+                time.sleep(_CHECK_POLL_S)
+        return CheckRun(found["ExitCode"])
+
+
+def check_command(config: "Info") -> CheckCommand | None:
+    """What the HEALTHCHECK of this configuration of an image or container runs.
+
+    None when there is none.
+    """
+    check = config.get("Healthcheck")
+    test = check.get("Test") if isinstance(check, dict) else None
+    if not isinstance(check, dict) or not test or test[0] == "NONE":
+        return None
+    shell = config.get("Shell")
+    before = shell if isinstance(shell, list) and shell else _SHELL
+    words = (*before, *test[1:]) if test[0] == "CMD-SHELL" else tuple(test[1:])
+    # The engine has it in nanoseconds.
+    return CheckCommand(words, (check.get("Timeout") or 0) / 1e9 or _CHECK_S)
 
 
 def new_name() -> str:
@@ -150,6 +192,11 @@ def image_id(client: "DockerClient", reference: str) -> str:
     Raises RefNotFoundError when the engine has none, EngineError when it refuses the question.
     """
     return str(_image(client, reference).id)
+
+
+def image_config(client: "DockerClient", reference: str) -> "Info":
+    """The configuration of the image of this name, digest or ID. Raises as `image_id` does."""
+    return dict(_image(client, reference).attrs["Config"])
 
 
 def image_labels(client: "DockerClient", reference: str) -> dict[str, str]:
@@ -249,6 +296,7 @@ def _create(
     return client.containers.create(
         launch.image,
         command=launch.command,
+        entrypoint=launch.entrypoint,
         name=name,
         environment=launch.env,
         labels={**labels(), **launch.labels},

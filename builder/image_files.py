@@ -44,8 +44,8 @@ Scan = Callable[[bytes], frozenset[str]]
 class Config:
     """How the image wants to be run. `user` is empty for the default, root.
 
-    `healthcheck` is as the image has it (["CMD", …]), `environment` NAME=value, `history` the
-    commands that made the layers.
+    `healthcheck` is as the image has it (["CMD", …]), `shell` what runs one that is CMD-SHELL,
+    `environment` NAME=value, `history` the commands that made the layers.
     """
 
     user: str = ""
@@ -54,6 +54,7 @@ class Config:
     environment: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     healthcheck: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ("/bin/sh", "-c")
     history: tuple[str, ...] = ()
 
 
@@ -80,6 +81,7 @@ def config(image: "Image") -> Config:
         environment=tuple(found.get("Env") or ()),
         labels=found.get("Labels") or {},
         healthcheck=tuple((found.get("Healthcheck") or {}).get("Test") or ()),
+        shell=tuple(found.get("Shell") or ("/bin/sh", "-c")),
         history=tuple(str(one["CreatedBy"]) for one in reversed(history)),
     )
 

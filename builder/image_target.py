@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder import container
 from builder.container import Launch
-from builder.serving import Serving
+from builder.serving import CheckCommand, CheckRun, Serving
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -39,6 +39,25 @@ class ImageTarget:
             while running.state().running and time.monotonic() - started < _ANSWER_S:
                 time.sleep(_POLL_S)
             return running.log()
+
+    def check_command(self) -> CheckCommand | None:
+        """What the image's HEALTHCHECK runs; None when there is none."""
+        return container.check_command(container.image_config(self.client, self.image_id))
+
+    def check_alone(self) -> CheckRun | None:
+        """The image's HEALTHCHECK in a container of its own, in which nobody listens."""
+        command = self.check_command()
+        if command is None:
+            return None
+        first, *rest = command.words
+        launch = Launch(self.image_id, rest, dict(self.env), entrypoint=[first], gpu=False)
+        with container.running(self.client, launch) as running:
+            started = time.monotonic()
+            while (state := running.state()).running:
+                if time.monotonic() - started > command.timeout_s:
+                    return CheckRun(fault=f"no end after {command.timeout_s:.0f} s")
+                time.sleep(_POLL_S)
+        return CheckRun(state.exit_code)
 
     @contextlib.contextmanager
     def serve(

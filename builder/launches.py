@@ -32,7 +32,7 @@ from builder.probe.thinking import BY_REQUEST, Reasoning, reasoning, thinking, t
 from builder.probe.thinking import PROBE as THINKING
 from builder.progress import Progress
 from builder.server_args import server_args
-from builder.serving import Serving, Target
+from builder.serving import CheckRun, Serving, Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,13 +46,13 @@ KV_F16 = Kv("f16", "f16")
 
 _POLL_S = 0.05
 _LOADING_POLL_S = 0.002
-_HEALTHCHECK_S = 8.0
 _NOTICED_S = 2.0
 _TRIES = 3
 _AGAIN = kv_numbers.PROMPTS[:5]
 _NOT_READY = "the server was not ready"
 _GONE = Ending("in mid-stream", missed="the server had exited")
 _ROOM = 64
+_SLOW_TOKENS = 32768
 
 Probe = Callable[[Server], Finding]
 
@@ -80,7 +80,7 @@ class Setting:
 class Launched:
     """What was seen of one server. Fields keep their defaults when it never got ready.
 
-    `health` is what HEALTHCHECK said in the end: empty when nobody asked, None without any.
+    `check` is what HEALTHCHECK answered, run once: None when nobody asked, or there is none.
     """
 
     wait: Wait
@@ -90,7 +90,7 @@ class Launched:
     reasoning: Reasoning | None = None
     decode_tokens_s: float | None = None
     gpu_memory_mib: float | None = None
-    health: str | None = ""
+    check: CheckRun | None = None
     ending: Ending | None = None
 
     @property
@@ -114,7 +114,7 @@ def control(setting: Setting, progress: Progress) -> Launched:
             wait,
             reasoning=reasoning(server),
             numbers=(kv_numbers.ask(server), kv_numbers.ask(server, _AGAIN)),
-            health=_health(serving),
+            check=serving.check(),
             ending=_terminate(serving, "idle"),
             log=serving.log(),
         )
@@ -135,7 +135,7 @@ def asked(setting: Setting, kv: Kv, shown: Reasoning | None, progress: Progress)
             numbers=(kv_numbers.ask(server),) if alive else (),
             decode_tokens_s=decode_speed(server) if alive and setting.gpu else None,
             gpu_memory_mib=doctor_facts.used_gpu_memory() if setting.gpu else None,
-            health=_health(serving) if alive else "",
+            check=serving.check() if alive else None,
             ending=_terminate_in_stream(serving, server) if alive else _GONE,
             log=serving.log(),
         )
@@ -151,16 +151,36 @@ def already_running(server: Server, timeout_s: float, progress: Progress) -> Lau
     return Launched(wait, findings=_ask_all(server, None, lambda: None, progress))
 
 
-def interrupted(setting: Setting, kv: Kv, asked: Launched) -> Ending:
-    """SIGTERM to a server that has just been seen loading, if the one asked could load."""
+def interrupted(setting: Setting, kv: Kv, asked: Launched) -> tuple[Ending, CheckRun | None]:
+    """HEALTHCHECK and SIGTERM to a server that has just been seen loading, if the one asked loads.
+
+    What HEALTHCHECK answers counts only where the server still loads after it.
+    """
     if not asked.ready:
-        return Ending("loading", missed=_NOT_READY)
-    for _ in range(_TRIES):
-        arguments = server_args(setting.profile, kv, setting.flags)
+        return Ending("loading", missed=_NOT_READY), None
+    profile, slow_kv = _slow_to_load(setting, kv)
+    arguments = server_args(profile, slow_kv, setting.flags)
+    for left in reversed(range(_TRIES)):
         with setting.target.serve(arguments, setting.model) as serving:
-            if _seen_loading(serving, setting):
-                return _terminate(serving, "loading")
-    return Ending("loading", missed=f"it was never seen loading in {_TRIES} starts")
+            if not _seen_loading(serving, setting):
+                continue
+            # A server that is ready by then is told nothing: the last one has only the signal.
+            check = serving.check() if left else None
+            if check is None or _seen_loading(serving, setting):
+                return _terminate(serving, "loading"), check
+    return Ending("loading", missed=f"it was never seen loading in {_TRIES} starts"), None
+
+
+def _slow_to_load(setting: Setting, kv: Kv) -> tuple[Profile, Kv]:
+    """The profile with so long a context in f16 that a small model's cache is slow to clear.
+
+    256 MiB with the scripted model: it loads for 50 ms else, in which no question has an answer. A
+    real model takes long enough to load.
+    """
+    if setting.script is None:
+        return setting.profile, kv
+    longest = max(setting.profile.slot_tokens, _SLOW_TOKENS // setting.profile.parallel)
+    return replace(setting.profile, slot_tokens=longest), KV_F16
 
 
 def not_asked_at_all(why: str) -> tuple[Finding, ...]:
@@ -240,14 +260,6 @@ def _gone(serving: Serving, server: Server) -> str | None:
         return None
     how = readiness.ending(state.exit_code, out_of_memory=state.out_of_memory)
     return f"the server exited: {how}"
-
-
-def _health(serving: Serving) -> str | None:
-    """What HEALTHCHECK settles on within some seconds: it looks once a second at first."""
-    deadline = time.monotonic() + _HEALTHCHECK_S
-    while (status := serving.health()) == "starting" and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-    return status
 
 
 def _terminate(serving: Serving, when: stop.When) -> Ending:

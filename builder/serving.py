@@ -19,6 +19,34 @@ class State:
     out_of_memory: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CheckRun:
+    """An image's own HEALTHCHECK, run once.
+
+    `exit_code` None: it could not be started or did not end in time, and `fault` says which.
+    """
+
+    exit_code: int | None = None
+    fault: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it says that all is well."""
+        return self.exit_code == 0
+
+    def __str__(self) -> str:
+        """What came of it, in words."""
+        return self.fault or f"exit code {self.exit_code}"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckCommand:
+    """What an image's HEALTHCHECK runs. `timeout_s`: how long it may take, in seconds."""
+
+    words: tuple[str, ...]
+    timeout_s: float
+
+
 class Serving(Protocol):
     """A server that was started."""
 
@@ -42,8 +70,8 @@ class Serving(Protocol):
     def terminate(self) -> None:
         """Send it SIGTERM, and do not wait."""
 
-    def health(self) -> str | None:
-        """What HEALTHCHECK says: starting, healthy, unhealthy; None when there is none."""
+    def check(self) -> CheckRun | None:
+        """The image's HEALTHCHECK, run once beside the server; None when there is none."""
 
 
 class Target(Protocol):
@@ -55,6 +83,12 @@ class Target(Protocol):
 
     def output(self, *arguments: str) -> str:
         """What llama-server prints for these arguments, both streams, until it ends by itself."""
+
+    def check_command(self) -> CheckCommand | None:
+        """What HEALTHCHECK runs; None when there is none."""
+
+    def check_alone(self) -> CheckRun | None:
+        """The image's HEALTHCHECK, run once where no server is; None when there is none."""
 
     def serve(
         self, arguments: Sequence[str], model: Path, *, port: int | None = None

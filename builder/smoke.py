@@ -24,10 +24,11 @@ from builder.image_target import ImageTarget
 from builder.launches import Launched, Setting
 from builder.model import Kv, KvRules, KvType, Pins, Profile, Requirement
 from builder.placement import Placement, placement
+from builder.probe import health_command, kv_numbers, offload, readiness, stop
 from builder.probe import kv as kv_probe
-from builder.probe import kv_numbers, offload, readiness, stop
 from builder.probe import server as probe_server
 from builder.probe.finding import Finding, not_asked
+from builder.probe.health_command import Answers, healthcheck
 from builder.probe.kv import KvEvidence, KvVerdict
 from builder.probe.server import Script, Server
 from builder.progress import Progress
@@ -132,7 +133,7 @@ def smoke_url(url: str, pins: Pins, options: Options, progress: Progress) -> Smo
         kv_probe.finding(verdict),
         not_asked(offload.PROBE, "a server whose log is not ours to read"),
         not_asked(stop.PROBE, why),
-        not_asked(stop.HEALTHCHECK, why),
+        not_asked(health_command.PROBE, why),
     ]
     return _report(url, case, findings, verdict, launched, started)
 
@@ -257,13 +258,14 @@ def _smoke(
         progress.step(f"server: KV {case.kv}")
         asked = launches.asked(setting, case.kv, control.reasoning, progress)
         progress.step("server to stop while it loads")
-        loading = launches.interrupted(setting, case.kv, asked)
+        loading, check_loading = launches.interrupted(setting, case.kv, asked)
+        check_alone = target.check_alone() if asked.check and asked.check.healthy else None
     verdict = kv_probe.judge(_evidence(case, asked, control))
     endings = [one for one in (control.ending, asked.ending, loading) if one]
     if case.kind == "binary":
         # A busy llama-server ends in time only under an image's init.
         endings = [one for one in endings if one.when == "idle"]
-    ports = ((container.SERVER_PORT, asked), (launches.MOVED_PORT, control))
+    answers = Answers(asked.check, control.check, check_alone, check_loading)
     findings = [
         readiness.finding(asked.wait),
         *asked.findings,
@@ -277,7 +279,7 @@ def _smoke(
             memory_mib=asked.gpu_memory_mib,
         ),
         stop.stop(endings),
-        stop.healthcheck({str(port): one.health for port, one in ports}),
+        _healthcheck(target, case, answers),
     ]
     report = _report(target.name, case, findings, verdict, asked, started)
     report = replace(report, image_id=image_id, not_available=not_available(flags))
@@ -286,6 +288,12 @@ def _smoke(
     logs = {"control": control.log, f"KV {case.kv}": asked.log}
     kept = kept_log.keep(logs, f"smoke-{target.name}", results, progress)
     return replace(report, log=str(kept or ""))
+
+
+def _healthcheck(target: Target, case: _Case, answers: Answers) -> Finding:
+    if case.kind != "image":
+        return not_asked(health_command.PROBE, "a program has no HEALTHCHECK, an image has")
+    return healthcheck(target.check_command(), answers, container.SERVER_PORT)
 
 
 def _report(

@@ -1,14 +1,13 @@
-"""Does it end when it is asked to, and does its HEALTHCHECK tell the truth."""
+"""Does it end when it is asked to."""
 
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from builder.probe.finding import Finding, not_asked, verdict
+from builder.probe.finding import Finding, verdict
 
 PROBE = "stop"
-HEALTHCHECK = "healthcheck"
 DEADLINE_S = 5.0
 
 When = Literal["idle", "loading", "in mid-stream"]
@@ -53,21 +52,6 @@ def stop(endings: Sequence[Ending]) -> Finding:
         expected=expected,
         observed="; ".join(_words(one) for one in bad or endings),
     )
-
-
-def healthcheck(seen: dict[str, str | None]) -> Finding:
-    """Whether HEALTHCHECK turned healthy at each of the ports ("8080" → what the engine says).
-
-    None: there is nothing to ask, since the target is no image. Empty: nobody could ask.
-    """
-    if None in seen.values():
-        return not_asked(HEALTHCHECK, "a program has no HEALTHCHECK, an image has")
-    expected = "HEALTHCHECK is healthy beside a server that is ready, on any port"
-    words = "; ".join(f"port {port}: {status or 'not asked'}" for port, status in seen.items())
-    if {*seen.values()} <= {"", "healthy"} and "" in seen.values():
-        return Finding(HEALTHCHECK, "unproven", expected, words)
-    holds = all(status == "healthy" for status in seen.values())
-    return verdict(HEALTHCHECK, holds=holds, expected=expected, observed=words)
 
 
 def _well(ending: Ending) -> bool:

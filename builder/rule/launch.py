@@ -3,9 +3,11 @@
 import itertools
 import posixpath
 import re
+from collections.abc import Sequence
 
 from builder.image_tree import File
 from builder.probe.finding import Finding
+from builder.rule import health_words
 from builder.rule.subject import Subject, some, verdict_on
 
 USER = "user"
@@ -56,14 +58,27 @@ def entrypoint(subject: Subject) -> Finding:
 
 
 def healthcheck(subject: Subject) -> Finding:
-    """Whether there is a HEALTHCHECK, and what it runs is in the image."""
+    """Whether there is a HEALTHCHECK that can say no, and what it runs is in the image."""
     test = subject.config.healthcheck
-    faults = []
+    return verdict_on(
+        HEALTHCHECK,
+        _healthcheck_faults(subject, test),
+        expected="a HEALTHCHECK that can say no, and all that it runs",
+        good=" ".join(test[1:])[:_SHOWN],
+    )
+
+
+def _healthcheck_faults(subject: Subject, test: Sequence[str]) -> list[str]:
     if not test or test[0] == "NONE":
-        faults = ["none"]
-    elif test[0] == "CMD" and (len(test) == 1 or program(subject, test[1]) is None):
-        faults = [f"{' '.join(test[1:])} is not in the image"]
-    return verdict_on(HEALTHCHECK, faults, expected="a HEALTHCHECK", good=" ".join(test[1:])[:100])
+        return ["none"]
+    words = " ".join(test[1:])[:_SHOWN]
+    if not test[1:]:
+        return ["nothing to run"]
+    shell = subject.config.shell[:1] if test[0] == "CMD-SHELL" else ()
+    needed = [*shell, *health_words.programs(test)]
+    missing = [name for name in needed if program(subject, name) is None]
+    faults = [f"{words}: {', '.join(missing)} is not in the image"] if missing else []
+    return faults + [f"{words}: it always says yes"] * health_words.always_yes(test)
 
 
 def settings(subject: Subject) -> Finding:

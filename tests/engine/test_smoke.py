@@ -260,6 +260,29 @@ def test_a_server_that_is_never_healthy_fails_at_the_deadline(
     assert observed(report, "ready").startswith("no answer after ")
 
 
+ASKS_8080 = (
+    "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3"
+    " && read -r _ status _ <&3 && [[ $status == 200 ]]"
+)
+
+
+def test_a_check_that_the_engine_runs_rarely_and_on_the_default_port_alone_passes(
+    run: Smoke, engine: DockerClient, mainline_cpu_image: str
+) -> None:
+    # As llama.cpp's own images have it: without --start-interval, 8080 in the clear.
+    made = engine.containers.create(mainline_cpu_image)
+    image = made.commit(
+        changes=f"HEALTHCHECK --interval=5m CMD {json.dumps(['bash', '-c', ASKS_8080])}"
+    )
+    made.remove()
+    try:
+        report = run(str(image.id))
+    finally:
+        engine.images.remove(image.id)
+    assert statuses(report)["healthcheck"] == "pass"
+    assert observed(report, "healthcheck").endswith("it is about port 8080 alone")
+
+
 def test_a_server_that_runs_already_is_asked_and_left_running(
     engine: DockerClient, mainline_cpu_image: str, real_pins: Pins, model: Path
 ) -> None:

@@ -154,7 +154,16 @@ RUN rm -r /root/.ssh"""
 
 SHELL = """["/bin/sh", "-c", "/opt/llama/llama-server \\"$@\\"; exit $?", "sh"]"""
 
-HARD_CODED = """["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"]"""
+CONNECTS = """["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"]"""
+
+HARD_CODED = """\
+COPY --chmod=755 <<'EOF' /usr/local/bin/check
+#!/bin/bash
+exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3
+read -r -t 4 _ status _ <&3
+[[ $status == 200 ]]
+EOF
+HEALTHCHECK CMD ["/usr/local/bin/check"]"""
 
 SWALLOWED = """\
 COPY --chmod=755 <<'EOF' /usr/local/bin/start
@@ -326,9 +335,29 @@ FAULTS = (
         _audit("healthcheck"),
     ),
     Fault(
-        "port hard-coded in HEALTHCHECK",
+        "HEALTHCHECK that always says yes",
         "image",
-        f"HEALTHCHECK --interval=30s --start-period=15m --start-interval=1s CMD {HARD_CODED}",
+        "HEALTHCHECK CMD exit 0",
+        _smoke("healthcheck"),
+        (Change(_audit("healthcheck"), "fail", "its words say so"),),
+    ),
+    Fault(
+        "HEALTHCHECK by a curl that is not there",
+        "image",
+        "HEALTHCHECK CMD curl -f http://localhost:8080/health || exit 1",
+        _smoke("healthcheck"),
+        (Change(_audit("healthcheck"), "fail", "its words name it"),),
+    ),
+    Fault(
+        "HEALTHCHECK that only connects",
+        "image",
+        f"HEALTHCHECK --interval=30s --start-period=15m --start-interval=1s CMD {CONNECTS}",
+        _smoke("healthcheck"),
+    ),
+    Fault(
+        "port hard-coded in HEALTHCHECK's script",
+        "image",
+        _as_root(HARD_CODED),
         _smoke("healthcheck"),
     ),
     Fault("shell as PID 1", "image", f"ENTRYPOINT {SHELL}", _audit("entrypoint")),

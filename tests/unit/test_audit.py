@@ -734,9 +734,68 @@ def test_an_entrypoint_that_starts_the_server(good, words):
     assert entrypoint(with_config(good, entrypoint=words)).status == "pass"
 
 
-@pytest.mark.parametrize("test", [(), ("NONE",), ("CMD",), ("CMD", "/usr/local/bin/gone")])
-def test_no_healthcheck(good, test):
-    assert healthcheck(with_config(good, healthcheck=test)).status == "fail"
+SH = File("/usr/bin/sh", "file", 0o755, elf=Elf(MACHINE))
+CURL = File("/usr/bin/curl", "file", 0o755, elf=Elf(MACHINE))
+TRUE = File("/usr/bin/true", "file", 0o755, elf=Elf(MACHINE))
+URL = "http://localhost:8080/health"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        ("CMD", "curl", "-f", URL),
+        ("CMD-SHELL", f"curl -f {URL} || exit 1"),
+        ("CMD-SHELL", f"curl -fsS {URL} >/dev/null 2>&1 || exit 1; exit 0"),
+        ("CMD-SHELL", "PORT=8080 exec curl -f http://localhost:$PORT/health &>/dev/null"),
+        ("CMD-SHELL", f"if curl -f {URL}; then exit 0; else exit 1; fi"),
+        ("CMD-SHELL", f'test "$(curl -s -o /dev/null -w %{{http_code}} {URL})" = 200'),
+        ("CMD-SHELL", f"curl -f {URL}\nexit $?"),
+        ("CMD-SHELL", f"curl -f {URL} && true"),
+        ("CMD-SHELL", "case $(curl -s x) in ok) exit 0;; fine) exit 0;; esac; exit 1"),
+        ("CMD-SHELL", "$CHECK"),
+        ("CMD-SHELL", "a quote that 'does not end"),
+        ("CMD", "sh", "-c", f"curl -f {URL}"),
+        ("CMD", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"),
+    ],
+)
+def test_a_healthcheck_that_can_say_no(good, test):
+    found = healthcheck(with_config(with_files(good, SH, CURL), healthcheck=test))
+    assert found.status == "pass", found
+
+
+@pytest.mark.parametrize(
+    ("test", "why"),
+    [
+        ((), "none"),
+        (("NONE",), "none"),
+        (("CMD",), "nothing to run"),
+        (("CMD", "/usr/local/bin/gone"), "/usr/local/bin/gone is not in the image"),
+        (("CMD", "wget", "-q", URL), "wget is not in the image"),
+        (("CMD-SHELL", f"wget -q {URL} || exit 1"), "wget is not in the image"),
+        (("CMD-SHELL", f"curl -s {URL} | grep -q ok"), "grep is not in the image"),
+        (("CMD-SHELL", f"X=1 wget -q {URL} 2>&1"), "wget is not in the image"),
+        (("CMD", "sh", "-c", f"wget -q {URL}"), "wget is not in the image"),
+        (("CMD", "true"), "it always says yes"),
+        (("CMD", "/bin/true"), "it always says yes"),
+        (("CMD-SHELL", "true"), "it always says yes"),
+        (("CMD-SHELL", "exit 0"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL} || true"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL}; exit 0"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL} || echo down"), "it always says yes"),
+        (("CMD", "sh", "-c", "exit 0"), "it always says yes"),
+    ],
+)
+def test_a_healthcheck_that_is_of_no_use(good, test, why):
+    found = healthcheck(with_config(with_files(good, SH, CURL, TRUE), healthcheck=test))
+    assert found.status == "fail"
+    assert found.observed.endswith(why)
+
+
+def test_a_healthcheck_for_a_shell_that_is_not_there(good):
+    shell = with_config(with_files(good, CURL), healthcheck=("CMD-SHELL", f"curl -f {URL}"))
+    assert healthcheck(shell).observed.endswith("/bin/sh is not in the image")
+    in_bash = {"shell": ("/bin/bash", "-c")}
+    assert healthcheck(with_config(shell, **in_bash)).status == "pass"
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_nothing_is_left_running(server):
 
 def test_it_has_no_healthcheck(server):
     with BinaryTarget(server).serve([], Path("m.gguf")) as serving:
-        assert serving.health() is None
+        assert serving.check() is None
 
 
 def test_output_holds_both_streams(tmp_path):

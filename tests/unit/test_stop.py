@@ -1,8 +1,8 @@
-"""How a server ends, and what its HEALTHCHECK says."""
+"""How a server ends."""
 
 import pytest
 
-from builder.probe.stop import Ending, healthcheck, stop
+from builder.probe.stop import Ending, stop
 
 GOOD = [
     Ending("idle", 0.1, 0),
@@ -50,28 +50,3 @@ def test_a_moment_that_was_missed_proves_nothing():
 def test_a_moment_that_was_missed_excuses_no_other():
     found = stop([Ending("idle", 5.0, None), Ending("loading", missed="never seen loading")])
     assert found.status == "fail"
-
-
-def test_healthy_on_every_port_passes():
-    assert healthcheck({"8080": "healthy", "18080": "healthy"}).status == "pass"
-
-
-@pytest.mark.parametrize("status", ["unhealthy", "starting", "none"])
-def test_anything_but_healthy_on_one_port_fails(status):
-    found = healthcheck({"8080": "healthy", "18080": status})
-    assert found.status == "fail"
-    assert f"port 18080: {status}" in found.observed
-
-
-def test_a_program_has_no_healthcheck():
-    assert healthcheck({"8080": None}).status == "unproven"
-
-
-def test_a_port_that_could_not_be_asked_proves_nothing():
-    found = healthcheck({"8080": "", "18080": "healthy"})
-    assert found.status == "unproven"
-    assert found.observed == "port 8080: not asked; port 18080: healthy"
-
-
-def test_a_port_that_could_not_be_asked_excuses_no_other():
-    assert healthcheck({"8080": "", "18080": "unhealthy"}).status == "fail"

@@ -1,0 +1,122 @@
+"""What the words of a HEALTHCHECK run: which programs, and whether they can say no at all."""
+
+import posixpath
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_SHELLS = ("sh", "bash", "dash", "ash")
+_SEPARATORS = {";", "&", "&&", "|", "||", "(", ")", ";;"}
+_BEFORE = {
+    "if",
+    "then",
+    "elif",
+    "else",
+    "while",
+    "until",
+    "do",
+    "!",
+    "{",
+    "time",
+    "exec",
+    "command",
+}
+"""Words of a shell after which a command comes."""
+
+_YES = {"true", ":", "echo", "printf"}
+"""Commands that always end with 0."""
+
+_MAY_END = {"exit", "return", "set", "exec", "trap", "kill"}
+_BRANCHES = {"if", "while", "until", "for", "case", "function"}
+_BUILT_IN = (
+    _YES
+    | _MAY_END
+    | _BRANCHES
+    | {"false", "test", "[", "[[", "read", "cd", "export", "wait", "ulimit", "eval", "."}
+    | {"source", "local", "shift", "unset", "fi", "done", "esac", "}", "in"}
+)
+"""What a shell runs, or reads, without a program of that name."""
+
+_REDIRECTION = re.compile(r"(\d*|&)(<>|>>|>|<)(&[\d-]|\s*[^\s;&|()]+)")
+_PLAIN = re.compile(r"[\w./+-]*[A-Za-z][\w./+-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A simple command of a shell; `after` is what stands between it and the one before."""
+
+    after: str
+    words: tuple[str, ...]
+
+
+def programs(test: Sequence[str]) -> list[str]:
+    """The programs that a HEALTHCHECK (["CMD", …] or ["CMD-SHELL", …]) starts, as far as is plain.
+
+    What a shell only makes up while it runs, as `$check`, is left out.
+    """
+    direct, script = _read(test)
+    names = [command.words[0] for command in _commands(script)]
+    # The patterns of a `case` and the text of a here-document look like commands.
+    clear = "case" not in names and "<<" not in script
+    plain = [name for name in names if name not in _BUILT_IN and _PLAIN.fullmatch(name)]
+    return list(dict.fromkeys([*direct, *(plain if clear else [])]))
+
+
+def always_yes(test: Sequence[str]) -> bool:
+    """Whether a HEALTHCHECK says yes whatever happens, as far as is plain.
+
+    Its last command does, and none before it may end it or lead elsewhere.
+    """
+    direct, script = _read(test)
+    if not script:
+        return bool(direct) and posixpath.basename(direct[0]) in _YES
+    commands = _commands(script)
+    if not commands:
+        return False
+    last, words = commands[-1], set(script.split())
+    if words & _BRANCHES or any(command.words[0] in _MAY_END for command in commands[:-1]):
+        return False
+    constant = posixpath.basename(last.words[0]) in _YES or last.words == ("exit", "0")
+    return constant and (len(commands) == 1 or last.after != "&&")
+
+
+def _read(test: Sequence[str]) -> tuple[list[str], str]:
+    """The program that the engine starts itself, and the text that a shell reads."""
+    if test[0] == "CMD-SHELL":
+        return [], " ".join(test[1:])
+    words = list(test[1:])
+    if words and posixpath.basename(words[0]) in _SHELLS and "-c" in words[1:-1]:
+        return words[:1], words[words.index("-c") + 1]
+    return words[:1], ""
+
+
+def _commands(script: str) -> list[_Command]:
+    """The simple commands of a script; none where its quotes do not match."""
+    line = _REDIRECTION.sub(" ", script.replace("\n", " ; "))
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()")
+    lexer.commenters = ""
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError:
+        return []
+    found, after, current = [], "", list[str]()
+    for word in [*words, ";"]:
+        if word not in _SEPARATORS:
+            current.append(word)
+            continue
+        if plain := _without_prefix(current):
+            found.append(_Command(after, tuple(plain)))
+        after, current = word, []
+    return found
+
+
+def _without_prefix(words: list[str]) -> list[str]:
+    """A command without assignments and words of the shell before it."""
+    for index, word in enumerate(words):
+        name, is_assignment, _ = word.partition("=")
+        if word in _BEFORE or (is_assignment and name.isidentifier()):
+            continue
+        return words[index:]
+    return []
