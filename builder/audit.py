@@ -20,7 +20,7 @@ from builder.rule.device_code import device_code
 from builder.rule.labels import BUILT_AS, VARIANT, labels
 from builder.rule.launch import entrypoint, healthcheck, settings, user
 from builder.rule.linking import libgomp, needs, runpath
-from builder.rule.secret import kinds, secrets
+from builder.rule.secret import in_file, secrets
 from builder.rule.server import kv_types, version
 from builder.rule.size import largest, size
 from builder.rule.subject import Pinned, Subject, compiled_by_us
@@ -150,7 +150,7 @@ def _read(
     ):
         # Both print while the layers are read.
         progress.step("read the image's layers")
-        layers = image_files.layers(image, scan=kinds, deep=compiled_by_us)
+        layers = image_files.layers(image, scan=in_file, deep=compiled_by_us)
         printed = helping.printed(), naming.printed()
     return Subject(
         config=config,

@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from builder import elf, engine, image_stream, image_tree, signals
@@ -36,8 +37,11 @@ _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _CAPABILITY = "SCHILY.xattr.security.capability"
 
-Scan = Callable[[bytes], frozenset[str]]
-"""Finds what must not be in a window of a file's content; a hit is no longer than a kilobyte."""
+Scan = Callable[[str, bytes], frozenset[str]]
+"""Finds, by a file's path, what must not be in a window of its content.
+
+A hit is no longer than a kilobyte.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,9 @@ def _file(
     capability = member.pax_headers.get(_CAPABILITY, "").encode(errors="surrogateescape").hex()
     bare = File(path, "file", mode, size=member.size, owner=owner, capability=capability)
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
-        head, secrets = _read(content, scan, copy, keep=path in KEPT or bare.has_rights)
+        head, secrets = _read(
+            content, partial(scan, path), copy, keep=path in KEPT or bare.has_rights
+        )
         found = None
         if head.startswith(elf.MAGIC):
             copy.seek(0)
@@ -180,7 +186,11 @@ def _file(
 
 
 def _read(
-    content: IO[bytes], scan: Scan, copy: IO[bytes], *, keep: bool
+    content: IO[bytes],
+    scan: Callable[[bytes], frozenset[str]],
+    copy: IO[bytes],
+    *,
+    keep: bool,
 ) -> tuple[bytes, frozenset[str]]:
     """The file's beginning, and what `scan` found in all of it; ELF files are copied."""
     head, before = b"", b""

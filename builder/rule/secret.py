@@ -2,43 +2,69 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 from builder.probe.finding import Finding
 from builder.rule.subject import Subject, verdict_on
 
 SECRETS = "secrets"
 
-# A search for plain bytes first: an expression over every byte of an image takes seconds.
-_CONTENTS: dict[str, tuple[bytes, re.Pattern[bytes]]] = {
+# Words that one of must be there: an expression over every byte of an image takes seconds.
+_CONTENTS: dict[str, tuple[tuple[bytes, ...], re.Pattern[bytes]]] = {
     "a private key": (
-        b"PRIVATE KEY-----",
+        (b"PRIVATE KEY-----",),
         # A program that reads keys holds the first line too; only a key goes on.
         re.compile(
-            rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----\s+([\w-]+: [^\n]{0,80}\s+){0,3}"
+            rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----(?:\s|\\n)+([\w-]+: [^\n]{0,80}\s+){0,3}"
             rb"[A-Za-z0-9+/=\s]{64}"
         ),
     ),
-    "an AWS access key": (b"AKIA", re.compile(rb"(?<![\w+/])AKIA[A-Z0-9]{16}(?![\w+/])")),
-    "a Google API key": (b"AIza", re.compile(rb"(?<![\w+/])AIza[\w-]{35}(?![\w-])", re.ASCII)),
-    "a GitHub token": (b"ghp_", re.compile(rb"(?<!\w)ghp_[A-Za-z0-9]{36}(?!\w)")),
-    "a GitHub workflow's token": (b"ghs_", re.compile(rb"(?<!\w)ghs_[A-Za-z0-9]{36}(?!\w)")),
+    "an AWS access key": ((b"AKIA",), re.compile(rb"(?<![\w+/])AKIA[A-Z0-9]{16}(?![\w+/])")),
+    "an AWS session's access key": (
+        (b"ASIA",),
+        re.compile(rb"(?<![\w+/])ASIA(?=[A-Z]{0,15}\d)[A-Z0-9]{16}(?![\w+/])"),
+    ),
+    "a Google API key": ((b"AIza",), re.compile(rb"(?<![\w+/])AIza[\w-]{35}(?![\w-])", re.ASCII)),
+    "a Google login's token": (
+        (b"ya29.",),
+        re.compile(rb"(?<![\w.])ya29\.(?=[\w-]{0,200}\d)[\w-]{20,500}", re.ASCII),
+    ),
+    "a Google app's secret": (
+        (b"GOCSPX-",),
+        re.compile(rb"(?<![\w-])GOCSPX-[\w-]{28}(?![\w-])", re.ASCII),
+    ),
+    "a GitHub token": ((b"ghp_",), re.compile(rb"(?<!\w)ghp_[A-Za-z0-9]{36}(?!\w)")),
+    "a GitHub workflow's token": ((b"ghs_",), re.compile(rb"(?<!\w)ghs_[A-Za-z0-9]{36}(?!\w)")),
     "a GitHub fine-grained token": (
-        b"github_pat_",
+        (b"github_pat_",),
         re.compile(rb"(?<!\w)github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}(?!\w)"),
     ),
-    "a GitHub app's token": (b"gh", re.compile(rb"(?<!\w)gh[ou]_[A-Za-z0-9]{36}(?!\w)")),
-    "an npm token": (b"npm_", re.compile(rb"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)")),
+    "a GitHub app's token": (
+        (b"gho_", b"ghr_", b"ghu_"),
+        re.compile(rb"(?<!\w)gh[oru]_[A-Za-z0-9]{36,76}(?!\w)"),
+    ),
+    "an npm token": ((b"npm_",), re.compile(rb"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)")),
+    "a PyPI token": ((b"pypi-AgE",), re.compile(rb"(?<![\w-])pypi-AgE[\w-]{50,300}", re.ASCII)),
+    "a Docker Hub token": (
+        (b"dckr_pat_", b"dckr_oat_"),
+        re.compile(rb"(?<!\w)dckr_[po]at_[\w-]{27,40}(?![\w-])", re.ASCII),
+    ),
     "a GitLab token": (
-        b"glpat-",
-        re.compile(rb"(?<![\w-])glpat-(?=[\w-]{0,60}\d)[\w-]{20,60}(?![\w-])", re.ASCII),
+        (b"glpat-", b"gldt-", b"glrt-", b"glptt-", b"glcbt-"),
+        re.compile(
+            rb"(?<![\w-])gl(pat|dt|rt|ptt|cbt)-(?=[\w-]{0,60}\d)[\w-]{20,60}(?![\w-])", re.ASCII
+        ),
     ),
     "a Slack token": (
-        b"xox",
-        re.compile(rb"(?<!\w)xox[abeprs]-\d{6,20}-[A-Za-z0-9-]{10,200}(?![\w-])"),
+        (b"xox", b"xapp-"),
+        re.compile(
+            rb"(?<!\w)(xox[abeprs]-\d{6,20}-|xapp-\d-[A-Z0-9]{6,20}-)[A-Za-z0-9-]{10,200}(?![\w-])"
+        ),
     ),
-    "a Hugging Face token": (b"hf_", re.compile(rb"(?<!\w)hf_[A-Za-z0-9]{30,80}(?!\w)")),
+    "a Hugging Face token": ((b"hf_",), re.compile(rb"(?<!\w)hf_[A-Za-z0-9]{30,80}(?!\w)")),
+    "an NVIDIA API key": ((b"nvapi-",), re.compile(rb"(?<![\w-])nvapi-[\w-]{60,80}", re.ASCII)),
     "an API key": (
-        b"sk-",
+        (b"sk-",),
         # A digit and a capital: words joined by dashes have neither.
         re.compile(
             rb"(?<![\w-])sk-(?=[\w-]{0,200}\d)(?=[\w-]{0,200}[A-Z])[\w-]{20,200}(?![\w-])", re.ASCII
@@ -48,14 +74,31 @@ _CONTENTS: dict[str, tuple[bytes, re.Pattern[bytes]]] = {
 
 _NAMES = re.compile(
     r".*/(\.git-credentials|[._]netrc|id_(rsa|dsa|ecdsa|ed25519)|\.dockercfg|\.pypirc"
-    r"|\.docker/config\.json|\.aws/credentials|\.kube/config|\.config/gh/hosts\.yml"
-    r"|(\.cache/|\.)huggingface/token)"
+    r"|\.aws/credentials|\.config/gh/hosts\.yml|(\.cache/|\.)huggingface/token)"
 )
+_MAY_HOLD_LOGINS = re.compile(
+    r".*/(etc/apt/(sources\.list|auth\.conf|apt\.conf)(\.d/.*)?|etc/yum\.repos\.d/.*"
+    r"|\.?pip\.(conf|ini)|pip/pip\.conf|uv\.toml|\.condarc|\.?npmrc|\.yarnrc(\.yml)?"
+    r"|\.docker/config\.json|containers/auth\.json|\.kube/config|\.?gitconfig|\.git/config"
+    r"|\.?wgetrc|\.?curlrc|\.cargo/credentials(\.toml)?|\.m2/settings\.xml"
+    r"|\.env(\..*)?|etc/environment|\.\w*_history)"
+)
+"""Settings of programs that log in somewhere: good images have some, without a login."""
 
 _ASSIGNED = re.compile(
     r"\b([A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIALS?)[A-Z0-9_]*)"
     r"=[\"']?([^\s\"';]*)",
     re.IGNORECASE,
+)
+# NAME = value, "name": "value", <name>value, and `password value` as netrc and auth.conf have it.
+_WRITTEN = re.compile(
+    r"(?<![\w-])([\w-]{0,60}(?:token|secret|password|passwd|passphrase|api_?key|access_?key|auth|key-data))"
+    r"(?:[\"']?[ \t]*[=:][ \t]*[\"']?|>|(?<=password)\s+)([^\s\"',;<{\[]+)",
+    re.IGNORECASE,
+)
+_COMMENT = re.compile(r"^[ \t]*(#|;|//[ \t]).*$", re.MULTILINE)
+_OPTION = re.compile(
+    r"--([a-z-]*(?:password|passwd|token|api-key))[\"']?[\s=]+[\"']?([^\s\"',;-][^\s\"',;]*)"
 )
 _UNSET = re.compile(r"|\$.*|true|false|yes|no|on|off|none|null", re.IGNORECASE)
 """Nothing, a variable, a switch: no secret under any name."""
@@ -63,6 +106,10 @@ _NAMES_A_PLACE = re.compile(r".*_(PATH|FILE|DIR)", re.IGNORECASE)
 _NAMES_A_NUMBER = re.compile(r".*TOKEN(S|IZ|_(BIAS|BUDGET|COUNT|ID|LIMIT|RATIO)).*", re.IGNORECASE)
 _BEARER = re.compile(r"\bauthorization: *(?:bearer|basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"\w://[^\s/:@$]*:[^\s/@$]+@")
+_OF_CURL = re.compile(r"\bcurl\b[^\n;|&]{0,300}?\s(-u|--user)[ =]?[\"']?[^\s\"':$]+:[^\s\"'$]+")
+_USER_OF_ADDRESS = re.compile(r"\bhttps?://([^\s/:@$?#\"'<>]+)@", re.IGNORECASE)
+_USER = re.compile(r"(?!.*token)[a-z][a-z._@-]{0,30}", re.IGNORECASE)
+"""The name of somebody, or of a mailbox: who gives a token alone in an address has digits in it."""
 
 
 def kinds(window: bytes) -> frozenset[str]:
@@ -71,9 +118,19 @@ def kinds(window: bytes) -> frozenset[str]:
 
     return frozenset(
         kind
-        for kind, (needle, pattern) in _CONTENTS.items()
-        if stringzilla.find(window, needle) >= 0 and pattern.search(window)
+        for kind, (needles, pattern) in _CONTENTS.items()
+        if any(stringzilla.find(window, needle) >= 0 for needle in needles)
+        and pattern.search(window)
     )
+
+
+def in_file(path: str, window: bytes) -> frozenset[str]:
+    """The kinds of secret that a part of the file at this path holds."""
+    found = kinds(window)
+    if not _MAY_HOLD_LOGINS.fullmatch(path):
+        return found
+    text = _COMMENT.sub("", window.decode(errors="replace"))
+    return found | set(_values(_WRITTEN, text)) | set(_logins(text))
 
 
 def secrets(subject: Subject) -> Finding:
@@ -95,7 +152,7 @@ def _in_layers(subject: Subject) -> Iterator[str]:
     for number, layer in enumerate(subject.layers, start=1):
         for file in layer.files:
             found = sorted(file.secrets)
-            if file.kind == "file" and _NAMES.fullmatch(file.path):
+            if file.kind == "file" and file.size and _NAMES.fullmatch(file.path):
                 found.append("a file for secrets")
             # The same object: a later layer would have put another in its place.
             hidden = "" if subject.tree.files.get(file.path) is file else ", hidden by a later one"
@@ -106,18 +163,31 @@ def _in_config(subject: Subject) -> Iterator[str]:
     config = subject.config
     labels = [f"{name}={value}" for name, value in config.labels.items()]
     places = {"the history": config.history, "the environment": config.environment}
+    places["the command"] = (" ".join([*config.entrypoint, *config.command]),)
     for place, texts in {**places, "a label": labels}.items():
         for text in texts:
-            yield from (f"{what}: in {place}" for what in sorted(kinds(text.encode())))
-            yield from (
-                f"a value of {name}: in {place}"
-                for name, value in _ASSIGNED.findall(text)
-                if not _is_setting(name, value)
-            )
-            if _BEARER.search(text):
-                yield f"a login in a header: in {place}"
-            if _IN_ADDRESS.search(text):
-                yield f"a password in an address: in {place}"
+            found = [*sorted(kinds(text.encode())), *_values(_ASSIGNED, text)]
+            found += [*_values(_OPTION, text), *_logins(text)]
+            yield from (f"{what}: in {place}" for what in found)
+
+
+def _values(pattern: re.Pattern[str], text: str) -> Iterator[str]:
+    """What is assigned and no setting, by its name."""
+    for name, value in pattern.findall(text):
+        if not _is_setting(name, value):
+            yield f"a value of {name}"
+
+
+def _logins(text: str) -> Iterator[str]:
+    if _BEARER.search(text):
+        yield "a login in a header"
+    if _IN_ADDRESS.search(text):
+        yield "a password in an address"
+    if _OF_CURL.search(text):
+        yield "a password given to curl"
+    users = (unquote(user) for user in _USER_OF_ADDRESS.findall(text))
+    if any(not _USER.fullmatch(user) for user in users):
+        yield "a token in an address"
 
 
 def _is_setting(name: str, value: str) -> bool:

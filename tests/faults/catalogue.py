@@ -152,6 +152,21 @@ RUN install -d -m 700 /root/.ssh \\
     >/root/.ssh/id_ed25519
 RUN rm -r /root/.ssh"""
 
+APT_LOGIN = """\
+RUN echo 'machine mirror.example.org login me password hunter2' \\
+    >/etc/apt/auth.conf.d/mirror.conf"""
+MIRROR = """\
+RUN echo 'deb https://me:hunter2@mirror.example.org/debian trixie main' \\
+    >/etc/apt/sources.list.d/mirror.list"""
+# The file is gone in the image, and not in its layers.
+DOCKER_LOGIN = """\
+RUN install -d /root/.docker \\
+ && echo '{"auths": {"example.org": {"auth": "bWU6aHVudGVyMg=="}}}' >/root/.docker/config.json
+RUN rm -r /root/.docker"""
+NPM_LOGIN = """\
+RUN echo '//npm.example.org/:_authToken=0123-4567-89ab' >/home/llama/.npmrc"""
+CLONED = "RUN : git clone https://0123456789abcdef0123456789abcdef01234567@example.org/x.git"
+
 SHELL = """["/bin/sh", "-c", "/opt/llama/llama-server \\"$@\\"; exit $?", "sh"]"""
 
 CONNECTS = """["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"]"""
@@ -283,6 +298,20 @@ FAULTS = (
         library=Library(),
     ),
     Fault("private key in a deleted layer", "image", _as_root(PRIVATE_KEY), _audit("secrets")),
+    Fault("login for apt left in", "image", _as_root(APT_LOGIN), _audit("secrets")),
+    Fault("login in a mirror's address", "image", _as_root(MIRROR), _audit("secrets")),
+    Fault(
+        "registry's login in a deleted layer", "image", _as_root(DOCKER_LOGIN), _audit("secrets")
+    ),
+    Fault("login for npm left in", "image", _as_root(NPM_LOGIN), _audit("secrets")),
+    Fault("token in the address of a clone", "image", CLONED, _audit("secrets")),
+    Fault(
+        "API key of our own baked in",
+        "image",
+        'CMD ["--api-key", "hunter2"]',
+        _audit("secrets"),
+        (Change(_audit("settings"), "fail", "it changes what a plain `docker run` serves"),),
+    ),
     Fault(
         "server that anybody may overwrite",
         "image",
@@ -328,6 +357,18 @@ FAULTS = (
     Fault("context baked in", "image", "ENV LLAMA_ARG_CTX_SIZE=512", _audit("settings")),
     Fault("option baked in", "image", 'CMD ["-c", "512"]', _audit("settings")),
     Fault("library preloaded", "image", "ENV LD_PRELOAD=libm.so.6", _audit("settings")),
+    Fault(
+        "title of another variant",
+        "image",
+        'LABEL org.opencontainers.image.title="llama-server, thetom-cpu"',
+        _audit("labels"),
+    ),
+    Fault(
+        "label of a day that is no date",
+        "image",
+        "LABEL org.opencontainers.image.created=yesterday",
+        _audit("labels"),
+    ),
     Fault(
         "no HEALTHCHECK",
         "image",

@@ -19,7 +19,7 @@ from builder.rule.labels import labels
 from builder.rule.launch import entrypoint, healthcheck, settings, user
 from builder.rule.linking import cached, libgomp, needs, runpath
 from builder.rule.printed import offered
-from builder.rule.secret import kinds, secrets
+from builder.rule.secret import in_file, kinds, secrets
 from builder.rule.server import kv_types, version
 from builder.rule.size import size
 from tests import subjects
@@ -43,11 +43,17 @@ PTX_80, THEIR_SM_80 = Code("ptx", 80), Code("sass", 80, short_header=True)
 LETTERS = "Ab3dE6gH1jK4mN7pQ0sT9vW2yZ5aC8eF1hJ4kL7n"
 TOKENS = {
     "a Google API key": "AIza" + "a1B2c" * 7,
+    "a Google login's token": "ya29.a0" + LETTERS,
+    "a Google app's secret": "GOCSPX-" + "a1B2" * 7,
     "a GitHub app's token": "ghu_" + "a1B2" * 9,
+    "a PyPI token": "pypi-AgE" + LETTERS * 2,
+    "a Docker Hub token": "dckr_pat_" + LETTERS[:27],
+    "an NVIDIA API key": "nvapi-" + (LETTERS * 2)[:64],
     "an npm token": "npm_" + "a1B2" * 9,
     "a GitLab token": "glpat-" + "a1B2" * 5,
     "a Slack token": "xoxb-" + "123456789012-" + "a1B2" * 6,
     "an AWS access key": "AKIA" + "Q3EGTS7HZ2WJ5NPX",
+    "an AWS session's access key": "ASIA" + "Q3EGTS7HZ2WJ5NPX",
     "a GitHub token": "ghp_" + LETTERS[:36],
     "a GitHub workflow's token": "ghs_" + LETTERS[:36],
     "a GitHub fine-grained token": "github_pat_" + LETTERS[:22] + "_" + (LETTERS * 2)[:59],
@@ -55,6 +61,69 @@ TOKENS = {
     "an API key": "sk-proj-" + LETTERS,
     "a private key": "-----BEGIN " + "PRIVATE KEY-----\n" + LETTERS * 4 + "\n",
 }
+
+
+LOGINS = [
+    (
+        "/etc/apt/sources.list",
+        "deb https://me:hunter2@mirror.example.org/debian trixie main",
+        "a password in an address",
+    ),
+    (
+        "/etc/apt/sources.list.d/mirror.sources",
+        "Types: deb\nURIs: https://0123abcd0123abcd@mirror.example.org/debian",
+        "a token in an address",
+    ),
+    (
+        "/etc/apt/apt.conf.d/80proxy",
+        'Acquire::http::Proxy "http://me:hunter2@proxy.example.org:3128";',
+        "a password in an address",
+    ),
+    (
+        "/etc/apt/auth.conf",
+        "machine mirror.example.org login me password hunter2",
+        "a value of password",
+    ),
+    (
+        "/etc/apt/auth.conf.d/mirror.conf",
+        "machine mirror.example.org\nlogin me\npassword hunter2",
+        "a value of password",
+    ),
+    (
+        "/etc/pip.conf",
+        "[global]\nindex-url = https://me:hunter2@pypi.example.org/simple",
+        "a password in an address",
+    ),
+    ("/root/.npmrc", "//npm.example.org/:_authToken=0123-4567", "a value of _authToken"),
+    ("/root/.yarnrc.yml", "npmAuthToken: '0123-4567'", "a value of npmAuthToken"),
+    (
+        "/root/.docker/config.json",
+        '{"auths": {"example.org": {"auth": "bWU6aHVudGVyMg=="}}}',
+        "a value of auth",
+    ),
+    ("/root/.kube/config", "users:\n- user:\n    token: 0123abcd", "a value of token"),
+    (
+        "/root/.gitconfig",
+        "[http]\n extraheader = AUTHORIZATION: basic bWU6aHVudGVyMg==",
+        "a login in a header",
+    ),
+    ("/root/.m2/settings.xml", "<password>hunter2</password>", "a value of password"),
+    ("/srv/.env", "A=1\nOPENAI_API_KEY=hunter2", "a value of OPENAI_API_KEY"),
+    ("/root/.bash_history", "cd /srv\nexport DB_PASSWORD=hunter2", "a value of DB_PASSWORD"),
+]
+NO_LOGINS = [
+    ("/etc/apt/sources.list", "deb https://deb.debian.org/debian trixie main"),
+    ("/etc/apt/auth.conf", "# machine mirror.example.org login me password hunter2\n"),
+    ("/etc/apt/apt.conf.d/80", 'Acquire::https::SslKey "/etc/ssl/client.key";'),
+    ("/etc/pip.conf", "[global]\nindex-url = https://pypi.example.org/simple\n"),
+    ("/root/.npmrc", "//npm.example.org/:_authToken=${NPM_TOKEN}\nalways-auth=true\n"),
+    ("/root/.docker/config.json", '{"auths": {"example.org": {}}, "credsStore": "pass"}'),
+    ("/root/.docker/config.json", "{}"),
+    ("/root/.kube/config", "users:\n- user:\n    auth:\n      exec: helper\n"),
+    ("/root/.gitconfig", "[user]\n name = me\n[credential]\n helper = store\n"),
+    ("/srv/.env", "MAX_TOKENS=4096\nTOKENIZERS_PARALLELISM=false\n"),
+    ("/etc/environment", "PATH=/usr/bin"),
+]
 
 
 @pytest.fixture
@@ -369,12 +438,22 @@ class TestSecrets:
             "a GitHub token: /etc/app.conf (layer 3, hidden by a later one)",
         )
 
-    @pytest.mark.parametrize(
-        "path",
-        ["/root/.netrc", "/root/.git-credentials", "/x/id_rsa", "/home/a/.docker/config.json"],
-    )
+    @pytest.mark.parametrize("path", ["/root/.netrc", "/root/.git-credentials", "/x/id_rsa"])
     def test_a_file_for_secrets_is_found_by_its_name(self, good, path):
         assert path in secrets(with_files(good, File(path, "file", size=10))).observed
+        assert secrets(with_files(good, File(path, "file", size=0))).status == "pass"
+
+    @pytest.mark.parametrize(("path", "text", "what"), LOGINS)
+    def test_a_login_in_a_programs_settings_is_found(self, path, text, what):
+        assert in_file(path, text.encode()) == {what}
+
+    @pytest.mark.parametrize(("path", "text"), NO_LOGINS)
+    def test_settings_without_a_login_have_none(self, path, text):
+        assert in_file(path, text.encode()) == frozenset()
+
+    def test_an_example_in_another_file_is_no_login(self):
+        text = b"# http://user:pass@proxy.example.org:3128/, password=..."
+        assert in_file("/usr/lib/python3/urllib/request.py", text) == frozenset()
 
     @pytest.mark.parametrize(
         "command",
@@ -382,8 +461,12 @@ class TestSecrets:
             f"RUN curl -H 'Authorization: Bearer {TOKENS['a GitHub token']}' x",
             "RUN |1 NPM_TOKEN=abc /bin/sh -c make",
             "RUN git clone https://user:pass@example.org/x.git",
+            "RUN git clone https://0123abcd0123abcd@example.org/x.git",
+            "RUN git clone https://x-access-token@example.org/x.git",
+            "RUN curl -s -u me:hunter2 https://example.org/x",
+            'CMD ["--api-key" "hunter2"]',
+            "RUN hf download --token hunter2 x/y",
         ],
-        ids=["a token", "a build argument", "an address"],
     )
     def test_one_in_the_history_is_found(self, good, command):
         assert secrets(with_config(good, history=(command,))).status == "fail"
@@ -394,6 +477,14 @@ class TestSecrets:
             "RUN --mount=type=secret,id=token,env=TOKEN make",
             "RUN TOKEN=$(cat /run/secrets/token) make",
             "RUN curl https://example.org:8080/a@b",
+            "RUN curl https://unpkg.example.org/package@1.2.3/x.js",
+            "RUN git clone https://git@example.org/x.git",
+            "RUN git clone https://first.last%40example.org@example.org/x.git",
+            "RUN git clone https://${TOKEN}@example.org/x.git",
+            "RUN curl -u $LOGIN https://example.org/x",
+            "RUN docker login --password-stdin example.org",
+            'CMD ["--api-key-file" "/run/secrets/key"]',
+            "USER 10001:10001",
         ],
     )
     def test_a_command_that_keeps_its_secret_is_none(self, good, command):
@@ -442,6 +533,10 @@ class TestSecrets:
     def test_one_in_the_environment_is_found(self, good):
         found = secrets(with_config(good, environment=("LLAMA_API_KEY=hunter2",)))
         assert outcome(found) == ("fail", "a value of LLAMA_API_KEY: in the environment")
+
+    def test_one_in_the_command_is_found(self, good):
+        found = secrets(with_config(good, command=("--api-key", "hunter2")))
+        assert outcome(found) == ("fail", "a value of api-key: in the command")
 
     def test_one_in_a_label_is_found(self, good):
         labelled = with_config(good, labels={"x": TOKENS["a Hugging Face token"]})
