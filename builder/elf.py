@@ -5,15 +5,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, BinaryIO
 
-from builder import elf_layout, elf_versions, fatbin, instructions
+from builder import elf_layout, elf_symbols, elf_versions, fatbin, instructions
 from builder.elf_layout import ElfError, Layout, Section, Segment
 
-MAGIC = b"\x7fELF"
+MAGIC = elf_layout.MAGIC
 
 _FATBIN = ".nv_fatbin"
 _X86_64 = "EM_X86_64/"
 
-_NEEDED, _STRINGS, _SONAME, _RPATH, _RUNPATH = 1, 5, 14, 15, 29
+_NEEDED, _HASH, _STRINGS, _SYMBOLS, _STRINGS_SIZE = 1, 4, 5, 6, 10
+_SONAME, _RPATH, _RUNPATH, _GNU_HASH = 14, 15, 29, 0x6FFFFEF5
 _DEFINED, _WANTED = 0x6FFFFFFC, 0x6FFFFFFE
 
 
@@ -23,7 +24,8 @@ class Elf:
 
     `soname` is the name that it gives itself, and under which ldconfig lists it. `search` are the
     folders of RUNPATH, or of RPATH without one, `interpreter` is the loader's path. `wants` are the
-    symbol versions that it cannot do without, each with its library, `defines` those of its own.
+    symbol versions that it cannot do without, each with its library, `defines` those of its own;
+    `imports` are the symbols that some library must give it, `exports` those that it gives.
 
     `extensions` maps each x86 extension that its code needs to one instruction that does, `units`
     are its CUDA device code; both are None when nobody asked or nothing can be told. `problem` says
@@ -40,6 +42,8 @@ class Elf:
     soname: str = ""
     wants: tuple[tuple[str, str], ...] = ()
     defines: frozenset[str] = frozenset()
+    imports: frozenset[str] = frozenset()
+    exports: frozenset[str] = frozenset()
 
 
 def read(file: BinaryIO, *, deep: bool) -> Elf:
@@ -90,6 +94,14 @@ def _linking(layout: Layout, parts: list[Segment]) -> Elf:
     # The loader ignores RPATH where there is a RUNPATH.
     search = texts(_RUNPATH) or texts(_RPATH)
     wants, defines = table(_WANTED), table(_DEFINED)
+    hashes, gnu_hashes, symbols = table(_HASH), table(_GNU_HASH), table(_SYMBOLS)
+    number = 0
+    if gnu_hashes is not None:
+        number = elf_symbols.number_by_gnu_hash(layout, gnu_hashes)
+    elif hashes is not None:
+        number = elf_symbols.number_by_hash(layout, hashes)
+    names = layout.at(strings, last.get(_STRINGS_SIZE, 0)) if number else b""
+    imports, exports = elf_symbols.read(layout, symbols or 0, number, names)
     return Elf(
         machine=layout.machine,
         needed=tuple(texts(_NEEDED)),
@@ -100,6 +112,8 @@ def _linking(layout: Layout, parts: list[Segment]) -> Elf:
         defines=frozenset(elf_versions.defined(layout, defines, strings))
         if defines is not None
         else frozenset(),
+        imports=imports,
+        exports=exports,
     )
 
 

@@ -4,6 +4,8 @@ Whatever the file says of itself is held against its size first: a bent one ends
 once. The layouts are elf.h's.
 """
 
+import functools
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,12 @@ LOAD, DYNAMIC, INTERPRETER = 1, 2, 3
 NOTHING, PROGRAM, NO_BITS = 0, 1, 8
 """Kinds of section."""
 
+MAGIC = b"\x7fELF"
+
+_IDENTITY = 16
+_BITS = {1: 32, 2: 64}
+_ORDERS = {1: "<", 2: ">"}
+_HEADER = {64: "HHIQQQIHHHHHH", 32: "HHIIIIIHHHHHH"}
 _SEGMENT = {64: "IIQQQQQQ", 32: "IIIIIIII"}
 _SECTION = {64: "IIQQQQIIQQ", 32: "IIIIIIIIII"}
 _TAG = {64: "qQ", 32: "iI"}
@@ -92,20 +100,36 @@ class Layout:
 
 
 def read(file: IO[bytes]) -> Layout:
-    """The layout of a file. Raises ElfError, and what pyelftools raises."""
-    from elftools.elf.elffile import ELFFile
-
-    elf = ELFFile(file)
+    """The layout of a file. Raises ElfError."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(_LONGEST)
+    if head[:4] != MAGIC or len(head) < _IDENTITY or head[4] not in _BITS or head[5] not in _ORDERS:
+        raise ElfError("no ELF header")
+    bits, order = _BITS[head[4]], _ORDERS[head[5]]
+    header = struct.Struct(order + _HEADER[bits])
+    if len(head) < _IDENTITY + header.size:
+        raise ElfError("it ends inside its header")
+    fields = header.unpack_from(head, _IDENTITY)
+    _, machine, _, _, first, second, _, _, *numbers = fields
     return Layout(
         file=file,
-        size=elf.stream_len,
-        machine=f"{elf['e_machine']}/{elf.elfclass}",
-        bits=elf.elfclass,
-        order="<" if elf.little_endian else ">",
-        segment_table=(elf["e_phoff"], elf["e_phentsize"], elf["e_phnum"]),
-        section_table=(elf["e_shoff"], elf["e_shentsize"], elf["e_shnum"]),
-        names=elf["e_shstrndx"],
+        size=size,
+        machine=f"{_machines().get(machine, machine)}/{bits}",
+        bits=bits,
+        order=order,
+        segment_table=(first, numbers[0], numbers[1]),
+        section_table=(second, numbers[2], numbers[3]),
+        names=numbers[4],
     )
+
+
+@functools.cache
+def _machines() -> dict[int, str]:
+    """The names of elf.h for e_machine."""
+    from elftools.elf.enums import ENUM_E_MACHINE
+
+    return {number: name for name, number in ENUM_E_MACHINE.items() if isinstance(number, int)}
 
 
 def segments(layout: Layout) -> list[Segment]:

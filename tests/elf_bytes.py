@@ -12,7 +12,8 @@ _TAG = struct.Struct("<qQ")
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _PROGBITS, _STRTAB, _DYNAMIC, _NOTE = 1, 3, 6, 7
 _ALLOC, _EXECINSTR = 2, 4
-_DT_STRTAB, _DT_VERDEF, _DT_VERNEED = 5, 0x6FFFFFFC, 0x6FFFFFFE
+_DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 4, 5, 6, 10
+_DT_VERDEF, _DT_VERNEED = 0x6FFFFFFC, 0x6FFFFFFE
 _WEAK = 2
 _TAGS = {"needed": 1, "soname": 14, "rpath": 15, "runpath": 29}
 
@@ -30,11 +31,15 @@ def elf(
     wants: tuple[tuple[str, str], ...] = (),
     weak: tuple[tuple[str, str], ...] = (),
     defines: tuple[str, ...] = (),
+    imports: tuple[str, ...] = (),
+    exports: tuple[str, ...] = (),
 ) -> bytes:
     """An ELF file with these dynamic tags (by name), this code and this .nv_fatbin.
 
     `build_id` is the content of a section of its own, before all others. `wants` and `weak` are
-    symbol versions, each with its library; `defines` are the file's own.
+    symbol versions, each with its library; `defines` are the file's own. `imports` are symbols that
+    it takes, with a weak one and one of the file alone; `exports` those that it gives, and a hidden
+    one.
     """
     strings = b"\0"
 
@@ -47,15 +52,21 @@ def elf(
     needs = [(string(one), string(version), 0) for one, version in wants]
     needs += [(string(one), string(version), _WEAK) for one, version in weak]
     verneed, verdef = _verneed(needs), _verdef([string(one) for one in defines])
+    symbols = _symbols([string(one) for one in imports], [string(one) for one in exports])
+    hashes = struct.pack("<II", 0, len(symbols) // 24) if imports or exports else b""
     addressed = {_DT_STRTAB: ".dynstr"}
+    addressed |= {_DT_SYMTAB: ".dynsym", _DT_HASH: ".hash"} if hashes else {}
     addressed |= {_DT_VERNEED: ".gnu.version_r"} if verneed else {}
     addressed |= {_DT_VERDEF: ".gnu.version_d"} if verdef else {}
     # The addresses follow from the layout, the layout from the length.
+    pairs.append((_DT_STRSZ, len(strings)))
     entries = bytes(_TAG.size * (len(pairs) + len(addressed) + 1))
     sections = [
         *([(".note.gnu.build-id", _NOTE, _ALLOC, build_id, 0)] if build_id else []),
         (".text", _PROGBITS, _ALLOC | _EXECINSTR, code, 0),
         (".dynstr", _STRTAB, _ALLOC, strings, 0),
+        (".dynsym", _PROGBITS, _ALLOC, symbols, 0),
+        (".hash", _PROGBITS, _ALLOC, hashes, 0),
         (".gnu.version_r", _PROGBITS, _ALLOC, verneed, 0),
         (".gnu.version_d", _PROGBITS, _ALLOC, verdef, 0),
         (".dynamic", _DYNAMIC, _ALLOC, entries, 3 if build_id else 2),
@@ -92,6 +103,17 @@ def elf(
         *(_SEGMENT.size, segments, _SECTION.size, len(sections) + 1, len(sections)),
     )
     return header + program + body + table
+
+
+def _symbols(imports: list[int], exports: list[int]) -> bytes:
+    """An Elf64_Sym for each name, and behind each kind those that count for nothing."""
+    symbol = struct.Struct("<IBBHQQ")
+    name = (imports + exports or [0])[0]
+    table = symbol.pack(0, 0, 0, 0, 0, 0)
+    table += b"".join(symbol.pack(one, 0x12, 0, 0, 0, 0) for one in imports)
+    table += b"".join(symbol.pack(one, 0x12, 0, 1, 0, 0) for one in exports)
+    # A weak one that is not there (and a hidden one that is) under the first name's neighbour.
+    return table + symbol.pack(name + 1, 0x22, 0, 0, 0, 0) + symbol.pack(name + 1, 0x12, 2, 1, 0, 0)
 
 
 def _verneed(needs: list[tuple[int, int, int]]) -> bytes:

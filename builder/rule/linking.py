@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from builder.elf import Elf
 from builder.image_tree import File, Tree
 from builder.probe.finding import Finding
-from builder.rule.subject import Subject, some, unproven, verdict_on
+from builder.rule.subject import Subject, compiled, some, unproven, verdict_on
+from builder.rule.symbols import undefined
 
 NEEDS = "needs"
 RUNPATH = "runpath"
@@ -57,12 +58,13 @@ class _Need:
 def needs(subject: Subject) -> Finding:
     """Whether each needed library, symbol version and loader is found as the loader would find it.
 
+    Of what we compiled each symbol too: a backend without one is passed over when it is opened.
     OpenMP's runtime is left to `libgomp`.
     """
     expected = "every need of every ELF file is in the image, but for the driver's own"
     elves = [(file, file.elf) for file in subject.tree if file.elf is not None]
     wanted = [one for one in _wanted(subject) if not _OPENMP.fullmatch(one.name)]
-    faults = _missing(subject, wanted)
+    faults = _missing(subject, wanted) + _undefined(subject)
     broken = [f"{file.path} is no ELF file: {elf.problem}" for file, elf in elves if elf.problem]
     if broken and not faults:
         return unproven(NEEDS, expected, some(broken))
@@ -165,15 +167,29 @@ def _is_met(tree: Tree, where: Loader, need: _Need) -> bool:
         # Said once, of the library itself.
         return bool(need.version) and need.name in need.elf.needed
     # glibc's loader warns of a library without any versions, and goes on.
-    return not need.version or not found.defines or need.version in found.defines
+    defined = found.elf.defines if found.elf else frozenset()
+    return not need.version or not defined or need.version in defined
 
 
-def _found(tree: Tree, where: Loader, need: _Need) -> Elf | None:
+def _undefined(subject: Subject) -> list[str]:
+    """The symbols that our files need and nothing gives, in words."""
+    where = loader(subject)
+
+    def libraries(file: File) -> list[File | None]:
+        elf = file.elf or Elf()
+        names = [name for name in elf.needed if not _DRIVER.fullmatch(name)]
+        return [_found(subject.tree, where, _Need(file, elf, name)) for name in names]
+
+    missing = undefined(compiled(subject), libraries)
+    return [f"no library has {name}, needed by {some(by)}" for name, by in sorted(missing.items())]
+
+
+def _found(tree: Tree, where: Loader, need: _Need) -> File | None:
     """The library that the loader takes for it: the first of its machine."""
     for path in _candidates(where, need.by, need.elf, need.name):
         there = tree.resolve(path)
         if there is not None and there.elf is not None and there.elf.machine == need.elf.machine:
-            return there.elf
+            return there
     return None
 
 

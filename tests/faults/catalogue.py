@@ -143,6 +143,10 @@ SM_90 = Library("""\
 """A unit's header (16 bytes), an entry's (64) that names architecture 90, and no code (16)."""
 
 RUNPATH = Library(link="-rpath /build/bin")
+CALLS_NOBODY = Library("""\
+.globl start
+start:
+  jmp ggml_backend_of_another_commit@PLT""")
 DRIVER = Library(link="-soname libcuda.so.1")
 MANAGEMENT = Library(link="-soname libnvidia-ml.so.1")
 
@@ -242,6 +246,13 @@ FAULTS = (
         "image",
         _as_root(f"RUN sed 's/GLIBC_2[.]/GLIBC_9./g' {BACKEND} >/opt/llama/libggml-extra.so"),
         _audit("needs"),
+    ),
+    Fault(
+        "symbol that no library has",
+        "image",
+        _as_root("COPY --from=made /made.so /opt/llama/libggml-extra.so"),
+        _audit("needs"),
+        library=CALLS_NOBODY,
     ),
     Fault(
         "loader's cache cut short",

@@ -39,6 +39,8 @@ OF_BUILDER = {CLAIMED, RECIPE, "io.github.turboquant-builder.base-origin"}
 SM_86, SM_80, SM_75 = Code("sass", 86), Code("sass", 80), Code("sass", 75)
 PTX_80, THEIR_SM_80 = Code("ptx", 80), Code("sass", 80, short_header=True)
 
+PAIR = frozenset({"a", "b"})
+
 # None of them opens anything: made here, of the shape that each service gives out.
 LETTERS = "Ab3dE6gH1jK4mN7pQ0sT9vW2yZ5aC8eF1hJ4kL7n"
 TOKENS = {
@@ -267,6 +269,49 @@ class TestNeeds:
         newer = with_elf(older, CPU, wants=(("libgomp.so.1", "OMP_5.0"),))
         assert (needs(newer).status, libgomp(newer).status) == ("pass", "fail")
 
+    def test_a_symbol_that_no_library_gives_is_named_with_who_needs_it(self, good):
+        backend = File("/opt/llama/libggml-x.so", "file", elf=Elf(MACHINE, imports=PAIR))
+        assert outcome(needs(with_files(good, backend))) == (
+            "fail",
+            "no library has a, needed by /opt/llama/libggml-x.so, "
+            "no library has b, needed by /opt/llama/libggml-x.so",
+        )
+
+    @pytest.mark.parametrize("giver", [SERVER, CPU, GOMP], ids=lambda file: file.path)
+    def test_a_symbol_is_found_in_the_program_and_in_all_that_it_loads(self, good, giver):
+        backend = File("/opt/llama/libggml-x.so", "file", elf=Elf(MACHINE, imports=PAIR))
+        assert needs(with_files(with_elf(good, giver, exports=PAIR), backend)).status == "pass"
+
+    def test_a_symbol_is_found_in_what_the_file_itself_loads(self, good):
+        elf = Elf(MACHINE, imports=PAIR, needed=("liby.so",), search=("$ORIGIN",))
+        backend = File("/opt/llama/libggml-x.so", "file", elf=elf)
+        beside = File("/opt/llama/liby.so", "file", elf=Elf(MACHINE, exports=PAIR))
+        assert needs(with_files(good, backend, beside)).status == "pass"
+        stranger = dataclasses.replace(beside, path="/usr/lib/liby.so.1")
+        assert (
+            needs(
+                with_files(
+                    good, dataclasses.replace(backend, elf=Elf(MACHINE, imports=PAIR)), stranger
+                )
+            ).status
+            == "fail"
+        )
+
+    def test_the_drivers_symbols_are_the_drivers_affair(self, good):
+        names = frozenset({"cuInit", "nvmlInit_v2"})
+        elf = Elf(MACHINE, imports=names, needed=("libcuda.so.1",))
+        backend = File("/opt/llama/libggml-cuda.so", "file", elf=elf)
+        assert needs(with_files(good, backend)).status == "pass"
+
+    def test_what_others_compiled_may_be_opened_by_others(self, good):
+        module = File("/usr/lib/perl/POSIX.so", "file", elf=Elf(MACHINE, imports=PAIR))
+        assert needs(with_files(good, module)).status == "pass"
+
+    def test_a_library_that_is_gone_or_broken_is_told_without_its_symbols(self, good):
+        wanting = with_elf(good, SERVER, imports=PAIR)
+        assert "no library has" not in needs(with_files(wanting, removed=(CPU.path,))).observed
+        assert needs(with_elf(wanting, CPU, problem="bent")).status == "unproven"
+
     @pytest.mark.parametrize("cut", [0, 30, 48, 60, 90])
     def test_a_cache_that_is_cut_short_is_none(self, good, cut):
         text = ld_so_cache({"libggml-cpu.so": CPU.path, "libx.so": "/x.so"})[:cut]
@@ -352,6 +397,10 @@ def test_the_cuda_runtime_is_no_stub(good):
 )
 def test_a_leftover_of_the_build(good, path):
     assert path in leftovers(with_files(good, File(path, "file"))).observed
+
+
+def test_a_folder_of_a_tools_name_is_no_tool(good):
+    assert leftovers(with_files(good, File("/usr/bin/gcc", "folder"))).status == "pass"
 
 
 @pytest.mark.parametrize(
@@ -931,6 +980,11 @@ def test_a_setting_that_changes_nothing_of_a_plain_run(good, setting):
 def test_what_an_image_says_of_itself_bends_no_terminal(good):
     colour = with_config(good, environment=("LLAMA_ARG_ALIAS=\x1b[31mred\nPASS \udce9",))
     assert settings(colour).observed == "LLAMA_ARG_ALIAS=\\x1b[31mred\\nPASS \\xe9"
+
+
+def test_an_image_that_starts_nothing_has_no_option_baked_in(good):
+    assert settings(with_config(good, entrypoint=(), command=())).status == "pass"
+    assert settings(with_config(good, entrypoint=("tini",), command=())).status == "pass"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,26 @@ def test_the_versions_are_those_that_binutils_lists():
     assert {version for _, version in found.wants} == set(re.findall(r"  Name: (\S+)", needs))
 
 
+def test_the_symbols_that_a_file_takes_and_gives():
+    found = read(made(imports=("malloc", "free"), exports=("ggml_init",)))
+    assert (found.imports, found.exports) == ({"malloc", "free"}, {"ggml_init"})
+
+
+@pytest.mark.parametrize("library", ["libstdc++.so.6", "libm.so.6", "libc.so.6"])
+def test_the_symbols_are_those_that_binutils_lists(library):
+    """Of a library that this machine has, where it has it and nm."""
+    nm, path = shutil.which("nm"), Path("/usr/lib/x86_64-linux-gnu") / library
+    if not (nm and path.exists()):
+        pytest.skip(f"needs nm and {library}")
+    command = [nm, "--dynamic", "--without-symbol-versions", path]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kinds = [line.split()[-2:] for line in listed.splitlines()]
+    found = read(path.read_bytes(), deep=False)
+
+    assert found.imports == {name for kind, name in kinds if kind == "U"}
+    assert found.exports == {name for kind, name in kinds if kind not in {"U", "w", "v"}}
+
+
 def test_device_code_is_read_from_its_section():
     (only,) = read(made(fatbin=unit((SASS, 86)))).units or ()
 
@@ -128,6 +148,8 @@ WHOLE = made(
     fatbin=unit((SASS, 86)) + unit((SASS, 86), (SASS, 80)),
     wants=(("libc.so.6", "GLIBC_2.34"), ("libc.so.6", "GLIBC_2.2.5")),
     defines=("A_1", "A_2"),
+    imports=("malloc",),
+    exports=("ggml_init", "ggml_free"),
 )
 
 
