@@ -451,6 +451,14 @@ def test_a_path_that_gives_no_rights_away(good, file):
     assert permissions(with_files(good, file)).status == "pass"
 
 
+def test_the_bases_own_folder_that_anybody_may_write_needs_its_sticky_bit(good):
+    lowest, *others = good.layers
+    opened = Layer((*lowest.files, File("/var/open", "folder", 0o777)))
+    layers = (opened, *others)
+    image = dataclasses.replace(good, layers=layers, tree=image_tree.merge(layers))
+    assert outcome(permissions(image)) == ("fail", "anybody may write /var/open")
+
+
 class TestSecrets:
     @pytest.mark.parametrize("kind", TOKENS)
     def test_a_token_in_bytes_is_known_by_its_kind(self, kind):
