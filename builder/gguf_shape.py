@@ -107,6 +107,7 @@ class _Windowed:
 _WINDOWED = {
     "afmoe": _Windowed(4),
     "cohere2": _Windowed(4),
+    "cohere2moe": _Windowed(4, first=True),
     "exaone4": _Windowed(4),
     "exaone-moe": _Windowed(4),
     "gemma2": _Windowed(2, window=4096),
@@ -114,13 +115,25 @@ _WINDOWED = {
     "gemma3n": _Windowed(5),
     "gemma4": _Windowed(None),
     "gpt-oss": _Windowed(2),
+    "granite-swa": _Windowed(None),
     "laguna": _Windowed(4, first=True),
     "llama4": _Windowed(4, window=8192),
+    "maple": _Windowed(None),
+    "mellum": _Windowed(4),
     "mimo2": _Windowed(None),
+    "muse-glimmer": _Windowed(4),
     "olmo2": _Windowed(4),
     "plamo3": _Windowed(8),
+    "smallthinker": _Windowed(4, first=True),
+    "spark2-5": _Windowed(None),
     "step35": _Windowed(None),
 }
+
+_FIXED = {"llama4": 8192, "smallthinker": 4096}
+"""Windows that are of this size whatever the header says, unless it says none."""
+
+_EXAONE4_LAYERS = 64
+"""EXAONE 4 has windows in its model of so many layers alone."""
 
 _WINDOW_UNUSED = {"llama", "mistral3", "phi3", "phimoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe"}
 """Architectures whose header may name a window that llama.cpp does not use."""
@@ -128,9 +141,14 @@ _WINDOW_UNUSED = {"llama", "mistral3", "phi3", "phimoe", "qwen2", "qwen2moe", "q
 _INTERLEAVED = {"minimax-01": 8, "qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
 """Hybrids where one layer of so many has attention, unless the header says otherwise."""
 
+_RECURRENT = {"arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7"}
+"""No layer has attention, each keeps a state."""
+
 _ZERO_HEADS = {
+    "bailingmoe3",
     "granitehybrid",
     "jamba",
+    "kimi-linear",
     "lfm2",
     "lfm2moe",
     "nemotron_h",
@@ -182,6 +200,9 @@ def _shape(architecture: str, keys: Header) -> KvShape:
         raise _NotKnownError(f"block_count is {count}, and llama.cpp takes 1 to {MOST_LAYERS}")
     if architecture in _CACHELESS:
         return KvShape(architecture)
+    if architecture in _RECURRENT:
+        states = count * _state_values(architecture, keys)
+        return KvShape(architecture, recurrent=count, state_values=states, total=count)
     if any(_number(keys, key) for key in _INDEXED):
         raise _NotKnownError("it keeps an indexer's keys beside the cache")
     heads = _each(keys, "attention.head_count_kv", count) or _each(
@@ -238,19 +259,31 @@ def _recurrent(architecture: str, keys: Header, attention: list[bool]) -> list[b
     return [not has and not feed for has, feed in zip(attention, feeds, strict=True)]
 
 
+_SHIFTED = 2
+"""Tokens that RWKV keeps beside its state, where the header does not say."""
+
+
 def _state_values(architecture: str, keys: Header) -> int:
     """`n_embd_r` and `n_embd_s` of llama-hparams.cpp: f32 values a layer keeps for a sequence."""
     if architecture == "minimax-01":
         size = _number(keys, "attention.key_length") or _even_share(keys)
         return size * size * (_first(keys, "attention.head_count") or 0)
     width = _number(keys, "embedding_length") or 0
+    kernel = _number(keys, "ssm.conv_kernel") or 0
+    word = _number(keys, "wkv.head_size")
+    if word:
+        shifted = _number(keys, "token_shift_count")
+        return width * ((_SHIFTED if shifted is None else shifted) + word)
+    delta = _number(keys, "kda.head_dim")
+    if delta:
+        inner = (_first(keys, "attention.head_count") or 0) * delta
+        return 3 * (kernel - 1 if kernel else 3) * inner + delta * inner
     short = _number(keys, "shortconv.l_cache")
     if short:
         return width * (short - 1)
     inner, state = _number(keys, "ssm.inner_size") or 0, _number(keys, "ssm.state_size") or 0
     groups = _number(keys, "ssm.group_count") or 0
-    convolution = max(0, (_number(keys, "ssm.conv_kernel") or 0) - 1)
-    return convolution * (inner + 2 * groups * state) + state * inner
+    return max(0, kernel - 1) * (inner + 2 * groups * state) + state * inner
 
 
 def _interleaved(keys: Header, heads: list[int], usual: int) -> list[bool]:
@@ -267,13 +300,16 @@ def _windows(architecture: str, keys: Header, count: int) -> list[int]:
     """How many tokens each layer looks back, 0 for all."""
     window = _number(keys, "attention.sliding_window")
     rule = _WINDOWED.get(architecture)
+    if architecture == "lfm2":
+        return [window or 0] * count
     if rule is None:
         if window and architecture not in _WINDOW_UNUSED:
             raise _NotKnownError("which of its layers look back a window is not known here")
         return [0] * count
-    if architecture == "llama4" and window != 0:
-        window = rule.window
+    if architecture == "exaone4":
+        window = (4096 if window is None else window) if count == _EXAONE4_LAYERS else 0
     window = rule.window if window is None else window
+    window = _FIXED.get(architecture, window) if window else 0
     if isinstance(keys.get(_PATTERN), list):
         return [window if each else 0 for each in _each(keys, _PATTERN, count) or []]
     period = _number(keys, _PATTERN) or rule.period

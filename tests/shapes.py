@@ -195,6 +195,72 @@ def _convolution(layer: int) -> Tensors:
     yield from _feed_forward()
 
 
+def _latent_keys(writer: gguf.GGUFWriter) -> None:
+    writer.add_head_count(4)
+    writer.add_head_count_kv(1)
+    writer.add_key_length(512 + 64)
+    writer.add_value_length(512)
+    writer.add_key_length_mla(192)
+    writer.add_value_length_mla(128)
+    writer.add_q_lora_rank(256)
+    writer.add_kv_lora_rank(512)
+    writer.add_rope_dimension_count(64)
+    writer.add_feed_forward_length(4 * WIDTH)
+    writer.add_leading_dense_block_count(4)
+    writer.add_expert_feed_forward_length(256)
+    writer.add_expert_shared_count(1)
+    writer.add_expert_weights_scale(1.0)
+
+
+def _latent(_layer: int) -> Tensors:
+    """deepseek2: a latent of 512 and 64 of position stand for K and V of four heads."""
+    yield "attn_norm", (WIDTH,)
+    yield "attn_q_a", (256, WIDTH)
+    yield "attn_q_a_norm", (256,)
+    yield "attn_q_b", (4 * 192, 256)
+    yield "attn_kv_a_mqa", (512 + 64, WIDTH)
+    yield "attn_kv_a_norm", (512,)
+    yield "attn_k_b", (4, 512, 128)
+    yield "attn_v_b", (4, 128, 512)
+    yield "attn_output", (WIDTH, 4 * 128)
+    yield from _feed_forward()
+
+
+def _full_first_keys(writer: gguf.GGUFWriter) -> None:
+    _heads(writer, 4, 2, 128, feed=4 * WIDTH)
+    writer.add_sliding_window(512)
+    writer.add_leading_dense_block_count(8)
+    writer.add_expert_feed_forward_length(256)
+
+
+def _full_first(_layer: int) -> Tensors:
+    """laguna: the first of four layers sees everything."""
+    yield from _attention(4, 2, 128)
+    yield "attn_gate", (4, WIDTH)
+    yield from _feed_forward()
+
+
+def _lightning_keys(writer: gguf.GGUFWriter) -> None:
+    _heads(writer, 4, 2, 128, feed=256)
+    writer.add_residual_scale(1.0)
+    writer.add_expert_count(16)
+    writer.add_expert_used_count(4)
+
+
+def _lightning(layer: int) -> Tensors:
+    """minimax-01: every eighth layer attends, the others keep the state of lightning attention."""
+    if (layer + 1) % 8 == 0:
+        yield from _attention(4, 2, 128, norms=False)
+    else:
+        yield "attn_norm", (WIDTH,)
+        yield "attn_norm_2", (4 * 128,)
+        yield "attn_qkv", (3 * 4 * 128, WIDTH)
+        yield "attn_gate", (4 * 128, WIDTH)
+        yield "attn_output", (WIDTH, 4 * 128)
+    yield "ffn_norm", (WIDTH,)
+    yield from _experts(16, 256)
+
+
 SHAPES: dict[str, tuple[str, int, Callable[[gguf.GGUFWriter], None], Callable[[int], Tensors]]] = {
     "dense": ("llama", 4, _dense_keys, _dense),
     "grouped": ("qwen3", 4, _grouped_keys, _grouped),
@@ -203,6 +269,9 @@ SHAPES: dict[str, tuple[str, int, Callable[[gguf.GGUFWriter], None], Callable[[i
     "experts": ("qwen3moe", 4, _experts_keys, _mixture),
     "hybrid": ("qwen35moe", 8, _hybrid_keys, _hybrid),
     "vocabulary": ("llama", 4, _dense_keys, _dense),
+    "latent": ("deepseek2", 4, _latent_keys, _latent),
+    "full-first": ("laguna", 8, _full_first_keys, _full_first),
+    "lightning": ("minimax-01", 8, _lightning_keys, _lightning),
     "convolution": ("lfm2", 6, _convolution_keys, _convolution),
 }
 """Architecture, layers, keys and a layer's tensors of each."""

@@ -13,6 +13,7 @@ from builder import fit as fits
 from builder import gguf_file, memory
 from builder.errors import UsageError
 from builder.fit import GIB, Fit, Request, Row
+from builder.gguf_file import Contents
 from builder.gguf_shape import KvLayer, KvShape
 from builder.memory import KvNeed, Model, Slots, Weights
 from builder.model import Kv, Pins
@@ -186,6 +187,30 @@ def test_a_build_that_reserves_logits_of_slots_alone_takes_less(tmp_path: Path, 
     }
     assert computed["mainline-cpu"].compute < computed["mainline-cuda12-sm86"].compute
     assert computed["mainline-cuda12-sm86"].compute == computed["spiritbuun-cuda12-sm86"].compute
+
+
+@pytest.mark.parametrize(
+    ("keys", "feed"),
+    [
+        ({"feed_forward_length": 2048}, 2048),
+        ({"feed_forward_length": 6144, "expert_feed_forward_length": 256}, 4 * 256),
+        ({"expert_feed_forward_length": 256, "expert_shared_feed_forward_length": 512}, 1536),
+        ({"feed_forward_length": 256, "expert_count": 16}, 4 * 256),
+        (
+            {
+                "feed_forward_length": 6144,
+                "expert_feed_forward_length": 256,
+                "leading_dense_block_count": 1,
+            },
+            6144,
+        ),
+    ],
+    ids=["dense", "experts", "a shared one", "experts as wide as the header's", "dense first"],
+)
+def test_the_widest_layer_sizes_the_buffer(keys: dict[str, int], feed: int):
+    own = {f"x.{key}": value for key, value in (keys | {"expert_used_count": 4}).items()}
+    found = memory.model(Contents(own | {"general.architecture": "x"}, ()))
+    assert found.feed == feed
 
 
 def test_slots_add_up(big: Path, real_pins: Pins):

@@ -172,6 +172,27 @@ def test_llama4_has_its_own_window_or_none(said: int | None, used: int) -> None:
     assert windows(of("llama4", attention__sliding_window=said)) == [used, used, used, 0]
 
 
+@pytest.mark.parametrize(
+    ("layers", "said", "used"), [(64, None, 4096), (64, 2048, 2048), (30, 2048, 0), (30, None, 0)]
+)
+def test_exaone4_has_windows_in_its_large_model_alone(
+    layers: int, said: int | None, used: int
+) -> None:
+    found = of("exaone4", block_count=layers, attention__sliding_window=said)
+    assert windows(found)[:4] == [used, used, used, 0]
+
+
+def test_smallthinker_has_its_own_window_or_none() -> None:
+    assert windows(of("smallthinker", attention__sliding_window=1024)) == [0, 4096, 4096, 4096]
+    assert windows(of("smallthinker")) == [0] * 4
+
+
+def test_every_attention_layer_of_lfm2_has_the_window_that_it_names() -> None:
+    heads = [0, 2, 0, 2]
+    found = of("lfm2", attention__sliding_window=256, attention__head_count_kv=heads)
+    assert windows(found) == [256, 256]
+
+
 def test_phi3_does_not_use_the_window_it_names() -> None:
     assert windows(of("phi3", attention__sliding_window=2048)) == [0] * 4
 

@@ -58,6 +58,7 @@ def one_in(count: int, layers: int, *, last: bool = True) -> list[bool]:
 GEMMA4 = [2 if index % 6 == 5 else 8 for index in range(30)]
 GRANITE = [8 if index in {5, 15, 25, 35} else 0 for index in range(40)]
 JAMBA = [8 if index % 8 == 4 else 0 for index in range(32)]
+KIMI = [1 if index in {3, 7, 11, 15, 19, 23, 26} else 0 for index in range(27)]
 LFM2 = [8 if index in {2, 5, 8, 10, 12, 14} else 0 for index in range(16)]
 
 MODELS: dict[str, tuple[str, dict[str, Value], tuple[int, int, int]]] = {
@@ -154,6 +155,28 @@ MODELS: dict[str, tuple[str, dict[str, Value], tuple[int, int, int]]] = {
         "laguna",
         heads(40, 48, 8, 128, 128) | windowed(512),
         (1280 * MIB, 120 * MIB, 0),
+    ),
+    "kimi-linear-48b": (
+        "kimi-linear",
+        latent(27, 32, 192, 128)
+        | {"attention.head_count_kv": KIMI, "kda.head_dim": 128, "ssm.conv_kernel": 4},
+        (252 * MIB, 0, 20 * (3 * 3 * 4096 + 128 * 4096) * 4),
+    ),
+    "mamba-2.8b": (
+        "mamba",
+        {"block_count": 64, "attention.head_count": 0} | state(5120, 16),
+        (0, 0, 64 * (3 * 5120 + 16 * 5120) * 4),
+    ),
+    "rwkv6-7b": (
+        "rwkv6",
+        {"block_count": 32, "embedding_length": 4096, "wkv.head_size": 64},
+        (0, 0, 32 * (2 * 4096 + 64 * 4096) * 4),
+    ),
+    # Whatever the header says, the window is of 4096 tokens.
+    "smallthinker-21b": (
+        "smallthinker",
+        heads(52, 28, 4, 128, 128) | windowed(1024),
+        (13 * 64 * MIB, 39 * 9 * MIB, 0),
     ),
     "llama31-405b": ("llama", heads(126, 128, 8, 128, 128), (16128 * MIB, 0, 0)),
 }
