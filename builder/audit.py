@@ -7,7 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import container, image_files, image_tree, pins_problems, receipt, render, signals
+from builder import (
+    container,
+    gpu_use,
+    image_files,
+    image_tree,
+    pins_problems,
+    receipt,
+    render,
+    signals,
+)
 from builder import pins as pins_file
 from builder.engine import find_image
 from builder.errors import RefNotFoundError
@@ -144,9 +153,11 @@ def _read(
     if image is None:
         raise RefNotFoundError(f"image {image_id} is gone")
     config = image_files.config(image)
+    # An engine that has NVIDIA's runtime and no GPU refuses: a CPU image is not to pay for that.
+    gpu = gpu_use.built_for_gpu(config.labels, pins, variant) is not False
     with (
-        image_files.started(client, image_id, "--help") as helping,
-        image_files.started(client, image_id, "--version") as naming,
+        image_files.started(client, image_id, "--help", gpu=gpu) as helping,
+        image_files.started(client, image_id, "--version", gpu=gpu) as naming,
     ):
         # Both print while the layers are read.
         progress.step("read the image's layers")

@@ -206,10 +206,13 @@ def _read(
 
 
 @contextlib.contextmanager
-def started(client: "DockerClient", image_id: str, argument: str) -> "Iterator[Started]":
+def started(
+    client: "DockerClient", image_id: str, argument: str, *, gpu: bool
+) -> "Iterator[Started]":
     """A container of the image with this one argument, without network; removed at the end.
 
-    It runs while other things are done. Raises EngineError when it cannot be created.
+    `gpu`: with all GPUs, if the engine has any. It runs while other things are done. Raises
+    EngineError when it cannot be created.
     """
     handle = None
     try:
@@ -223,7 +226,7 @@ def started(client: "DockerClient", image_id: str, argument: str) -> "Iterator[S
                 network_mode="none",
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
-                device_requests=gpu_requests(client.info()),
+                device_requests=gpu_requests(client.info()) if gpu else [],
             )
         yield Started(handle, _start(handle))
     finally:

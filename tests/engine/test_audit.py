@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from docker import DockerClient
+from docker.types import DeviceRequest
 
-from builder import container, receipt
+from builder import container, image_files, receipt
 from builder.audit import RULES, AuditReport, audit, to_json
 from builder.errors import RefNotFoundError, UsageError
 from builder.model import BaseImage, Pins, Receipt
@@ -119,6 +120,14 @@ def test_a_good_image_passes_every_rule(
     assert statuses(report) == {rule.__name__: "pass" for rule in RULES}
     assert report.image_id == engine.images.get(mainline_cpu_image).id
     assert report.variant == "mainline-cpu"
+
+
+def test_a_cpu_variant_is_read_beside_a_gpu_that_the_engine_cannot_give(
+    run: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = DeviceRequest(driver="nvidia", count=-1, capabilities=[["gpu"]])
+    monkeypatch.setattr(image_files, "gpu_requests", lambda _info: [asked])
+    assert statuses(run()) == {rule.__name__: "pass" for rule in RULES}
 
 
 def test_its_size_is_what_docker_says(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 from docker.errors import NotFound
+from docker.types import DeviceRequest
 
 from builder import container, launches, leftovers
 from builder.container import Launch
@@ -56,6 +57,9 @@ try:
 except KeyboardInterrupt:
     sys.exit(130)
 """
+
+REFUSED = [DeviceRequest(driver="nvidia", count=-1, capabilities=[["gpu"]])]
+"""What an engine without a GPU, such as this one, refuses with its container."""
 
 ALL_BUT_GPU = {
     "ready": "pass",
@@ -181,7 +185,11 @@ def engine_with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("engine_with_gpu")
-def test_a_cpu_variant_beside_a_gpu_is_judged_as_without_one(run: Smoke) -> None:
+def test_a_cpu_variant_beside_a_gpu_is_judged_as_without_one(
+    run: Smoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # This engine refuses to give what is asked for: a CPU image asks for nothing.
+    monkeypatch.setattr(container, "gpu_requests", lambda _info: REFUSED)
     report = run()
     assert statuses(report) == ALL_BUT_GPU
     assert (report.passed, report.required) == (True, [])
