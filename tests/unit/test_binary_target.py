@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from builder import processes, waiting
+from builder import launches, processes, waiting
 from builder.binary_target import BinaryTarget
 from builder.errors import UsageError
 from builder.model import Profile
+from builder.probe import readiness
 from builder.probe import server as probe_server
 from builder.probe.server import Server
 from builder.probe.stop import DEADLINE_S
@@ -136,9 +138,11 @@ SILENT = "#!/bin/sh\necho ready\nexec sleep 60\n"
 class Impostor(BaseHTTPRequestHandler):
     """Somebody else's server: healthy, and called what ours is called."""
 
+    status = 200
+
     def do_GET(self) -> None:
         text = b'{"status": "ok", "data": [{"id": "mine"}]}'
-        self.send_response(200)
+        self.send_response(self.status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -148,9 +152,9 @@ class Impostor(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def impostor(port: int) -> Iterator[None]:
+def impostor(port: int, handler: type[Impostor] = Impostor) -> Iterator[None]:
     """Somebody else listens at this port of the loopback, as SO_REUSEPORT lets them."""
-    server = HTTPServer(("127.0.0.1", port), Impostor, bind_and_activate=False)
+    server = HTTPServer(("127.0.0.1", port), handler, bind_and_activate=False)
     server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     server.server_bind()
     server.server_activate()
@@ -162,10 +166,13 @@ def impostor(port: int) -> Iterator[None]:
         server.server_close()
 
 
+def look_at(serving, session) -> Server:
+    return Server(serving.url, session, Profile("mine", 1, 512))
+
+
 def look(serving) -> str:
     with probe_server.session() as session:
-        server = Server(serving.url, session, Profile("mine", 1, 512))
-        return waiting.look(serving, server, 0.0).health
+        return waiting.look(serving, look_at(serving, session), 0.0).health
 
 
 def test_a_port_that_a_container_would_be_told_is_not_asked_for(server):
@@ -202,6 +209,20 @@ def test_nor_is_one_at_a_port_that_both_share(tmp_path):
             assert serving.state().running
         with impostor(serving.port):
             assert look(serving) == "silent"
+
+
+def test_somebody_else_who_loads_does_not_show_it_loading(tmp_path):
+    class Loading(Impostor):
+        status = 503
+
+    with (
+        BinaryTarget(program(tmp_path, SILENT)).serve([], Path("m.gguf")) as serving,
+        impostor(serving.port, Loading),
+        probe_server.session() as session,
+    ):
+        setting = SimpleNamespace(timeout_s=0.2, session=session, profile=Profile("mine", 1, 512))
+        assert not launches._seen_loading(serving, setting)
+        assert readiness.health(probe_server.get(look_at(serving, session), "/health")) == "loading"
 
 
 def test_where_nobody_can_tell_whose_port_it_is_its_name_does(tmp_path, monkeypatch):
