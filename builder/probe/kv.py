@@ -6,7 +6,7 @@ Three pieces, independent of each other: what the cache weighs (`kv_bytes`), wha
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from builder import kv_held
@@ -116,7 +116,7 @@ def judge(evidence: KvEvidence) -> KvVerdict:
         evidence.log, evidence.shape, evidence.asked, evidence.types, evidence.rules
     )
     said = kv_words.read(kv_bytes.without_others(evidence.log or "", evidence.shape))
-    moved = _moved(evidence)
+    moved = _worse(evidence.numbers, _moved(evidence), _moved_by_decoding(evidence))
     status, why = _conclusion(evidence, weighed, said, moved)
     return KvVerdict(
         asked=evidence.asked,
@@ -235,6 +235,47 @@ def _moved(evidence: KvEvidence) -> _Moved:
     if evidence.asked == Kv(CONTROL, CONTROL):
         return _as_control(evidence, numbers, seen)
     return _as_asked(evidence, numbers, seen)
+
+
+def _moved_by_decoding(evidence: KvEvidence) -> _Moved | None:
+    """What the numbers after decoded tokens say. None: nothing that counts.
+
+    On a GPU decoding is another kernel than reading a prompt, so that there it has to be seen.
+    """
+    if not isinstance(evidence.numbers, Numbers):
+        return None
+    decoding = evidence.numbers.decoding
+    if isinstance(decoding, Numbers):
+        return _moved(replace(evidence, numbers=decoding))
+    return _Moved("nothing", f"not read: {decoding or 'nobody asked'}") if evidence.gpu else None
+
+
+_BEST_FIRST: tuple[_Kind, ...] = (
+    "fits",
+    "unmeasured",
+    "nothing",
+    "beyond",
+    "noise",
+    "fallback",
+    "outside",
+    "garbage",
+)
+
+
+def _worse(numbers: Numbers | str | None, prompts: _Moved, decoding: _Moved | None) -> _Moved:
+    """The worse of the two; in the words of both where they say the same."""
+    after = numbers.decoding if isinstance(numbers, Numbers) else None
+    if decoding is None:
+        unread = "" if after is None else f"; decoding was not read: {after}"
+        return _Moved(prompts.kind, prompts.words + unread)
+    if prompts.kind == "fallback" and decoding.kind in {"fits", "unmeasured", "beyond"}:
+        return _Moved("outside", f"{prompts.words}, but decoding: {decoding.words}")
+    if _BEST_FIRST.index(decoding.kind) > _BEST_FIRST.index(prompts.kind):
+        return _Moved(decoding.kind, f"decoding: {decoding.words}")
+    if decoding.kind == prompts.kind and isinstance(after, Numbers):
+        seen = f"KL {after.distance.kl:.1e}, top-1 {after.distance.top1:.0%}"
+        return _Moved(prompts.kind, f"{prompts.words}; decoding: {seen}")
+    return prompts
 
 
 def _as_control(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:

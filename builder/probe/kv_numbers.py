@@ -1,13 +1,16 @@
 """What a KV type does to a model's answers: log-probabilities against those with f16 KV.
 
-Each prompt asks for one token and the likelihood of many. A server whose log says turbo4 and whose
-answers are those of f16 to the last digit has no turbo4.
+Each prompt asks for the likelihood of many tokens: of those that follow the prompt, and of those
+that follow tokens which were decoded after it. The two are other kernels on a GPU, and only
+decoding reads what decoding has written. A server whose log says turbo4 and whose answers are those
+of f16 to the last digit has no turbo4.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, takewhile
+from typing import TypeVar
 
 from builder.probe.server import Answer, Server, post
 
@@ -16,6 +19,21 @@ LISTED = 512
 
 Of a real model's these are the likeliest; see `divergence` for the rest.
 """
+
+DECODED = 12
+"""Tokens decoded one by one after each prompt. Each is forced: an answer of its own choice would
+lead two servers apart."""
+
+LATE = 4
+"""The last of them, whose answers count: by then a sixth of the cells read was written by decoding.
+With all of these cells lost, the scripted model's answers move by six times what 4 bits do."""
+
+FORCED = "etaoinsrldcufpgwybvk"
+"""The letter that is forced after each prompt: a token of its own in all vocabularies, and none
+that the scripted model's script goes on from."""
+
+_BIAS = 1000
+"""Added to the forced token's logit before one is chosen; likelihoods are given without it."""
 
 PROMPTS = (
     "The harbour was quiet that morning, and the boats lay still under fog.",
@@ -45,16 +63,30 @@ None ends in h, m, O, K or a newline: what follows those is in the scripted mode
 certain that no cache can move it.
 """
 
+_Item = TypeVar("_Item")
+
 Distribution = Mapping[int, float]
 """Token id → natural logarithm of its likelihood; NaN where the server had no number."""
 
 
 @dataclass(frozen=True, slots=True)
+class Decoding:
+    """What a server decoded after one prompt: token ids, and what it held likely after each."""
+
+    tokens: tuple[int, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """A server's answer to every prompt, or the first fault in one."""
+    """A server's answer to every prompt, or the first fault in one.
+
+    `distributions` are of the token that follows the prompt, `decoded` of those that follow then.
+    """
 
     distributions: tuple[Distribution, ...] = ()
     fault: str | None = None
+    decoded: tuple[Decoding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +106,15 @@ class Numbers:
     """A server's answers against its f16 control's.
 
     `noise` is how far the control lies from itself, asked twice; `unrelated` how far from each
-    other its answers to different prompts lie.
+    other its answers to different prompts lie. `decoding` are the same numbers after decoded
+    tokens; a text says why there are none, None that nobody asked.
     """
 
     distance: Distance
     noise: Distance
     unrelated: Distance
     prompts: int
+    decoding: "Numbers | str | None" = None
 
 
 def ask(server: Server, prompts: Sequence[str] = PROMPTS) -> Asked:
@@ -88,14 +122,15 @@ def ask(server: Server, prompts: Sequence[str] = PROMPTS) -> Asked:
 
     Together they would be computed in other batches, whose sums are rounded otherwise.
     """
-    found = []
-    for prompt in prompts:
-        answer = post(server, "/completion", _request(prompt))
-        distribution = _distribution(answer)
+    found, decoded = [], []
+    for prompt, letter in zip(prompts, cycle(FORCED), strict=False):
+        answer = post(server, "/completion", _request(prompt, letter))
+        distribution = _distribution(answer, 0)
         if distribution is None:
             return Asked(fault=f"/completion gave no likelihoods: {answer}")
         found.append(distribution)
-    return Asked(tuple(found))
+        decoded.append(_decoding(answer))
+    return Asked(tuple(found), decoded=tuple(decoded))
 
 
 def compare(asked: Asked, control: Asked, again: Asked) -> Numbers | str:
@@ -107,14 +142,73 @@ def compare(asked: Asked, control: Asked, again: Asked) -> Numbers | str:
     for name, one in (("server", asked), ("control", control), ("control", again)):
         if one.fault is not None:
             return f"the {name}'s {one.fault}"
-    reference = control.distributions
-    others = [after for _, after in pairwise((*reference, reference[0]))]
     return Numbers(
-        distance=distance(reference, asked.distributions),
-        noise=distance(reference[: len(again.distributions)], again.distributions),
-        unrelated=distance(reference, others),
-        prompts=len(reference),
+        distance=distance(control.distributions, asked.distributions),
+        noise=distance(control.distributions[: len(again.distributions)], again.distributions),
+        unrelated=distance(control.distributions, _rotated(control.distributions)),
+        prompts=len(control.distributions),
+        decoding=_after_decoding(asked.decoded, control.decoded, again.decoded),
     )
+
+
+def _after_decoding(
+    asked: Sequence[Decoding], control: Sequence[Decoding], again: Sequence[Decoding]
+) -> Numbers | str:
+    """The numbers of what follows decoded tokens, or why there are none."""
+    moved = _late_distance(control, asked)
+    noise = _late_distance(control[: len(again)], again)
+    if isinstance(moved, str):
+        return moved
+    if isinstance(noise, str):
+        return f"{noise}, the control asked twice"
+    others = zip(control, _rotated(control), strict=True)
+    return Numbers(
+        distance=moved,
+        noise=noise,
+        unrelated=distance(*_late(others)),
+        prompts=len(control),
+    )
+
+
+def _late_distance(reference: Sequence[Decoding], other: Sequence[Decoding]) -> Distance | str:
+    """How far two servers are apart after the same decoded tokens, or why that is not known."""
+    pairs = list(zip(reference, other, strict=True))
+    alike = [_alike(one, another) for one, another in pairs]
+    read = [
+        value
+        for (_, another), count in zip(pairs, alike, strict=True)
+        for distribution in another.distributions[:count]
+        for value in distribution.values()
+    ]
+    # Whatever was chosen after it: one value that is no number is garbage.
+    if any(map(math.isnan, read)):
+        return Distance(kl=math.inf, top1=0.0)
+    if not pairs or min(alike) < DECODED:
+        most = min(alike, default=0)
+        return f"no {DECODED} tokens were decoded alike after each prompt, but {most} after one"
+    return distance(*_late(pairs))
+
+
+def _alike(one: Decoding, another: Decoding) -> int:
+    """After how many decoded tokens both servers told what is likely, all tokens the same."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one.tokens, another.tokens, strict=False))
+    return min(len(list(same)), len(one.distributions), len(another.distributions))
+
+
+def _late(
+    pairs: Iterable[tuple[Decoding, Decoding]],
+) -> tuple[list[Distribution], list[Distribution]]:
+    """The distributions that count, one server's and the other's."""
+    reference, other = zip(*pairs, strict=True)
+    return (
+        [late for each in reference for late in each.distributions[-LATE:]],
+        [late for each in other for late in each.distributions[-LATE:]],
+    )
+
+
+def _rotated(items: Sequence[_Item]) -> list[_Item]:
+    """Each prompt's answer in the place of the one before."""
+    return [*items[1:], *items[:1]]
 
 
 def distance(reference: Sequence[Distribution], other: Sequence[Distribution]) -> Distance:
@@ -162,18 +256,34 @@ def _likeliest(distribution: Distribution) -> int:
     return max(distribution, key=lambda token: distribution[token])
 
 
-def _request(prompt: str) -> dict[str, object]:
+def _request(prompt: str, letter: str) -> dict[str, object]:
     return {
         "prompt": prompt,
-        "n_predict": 1,
+        "n_predict": 1 + DECODED,
         "n_probs": LISTED,
         "temperature": 0,
+        "logit_bias": [[letter, _BIAS]],
         "cache_prompt": False,
     }
 
 
-def _distribution(answer: Answer) -> Distribution | None:
-    listed = answer.at("completion_probabilities", 0, "top_logprobs")
+def _decoding(answer: Answer) -> Decoding:
+    """What was decoded, as far as the answer tells."""
+    tokens: list[int] = []
+    distributions: list[Distribution] = []
+    for index in range(DECODED):
+        token = answer.at("completion_probabilities", index, "id")
+        distribution = _distribution(answer, index + 1)
+        if not isinstance(token, int) or distribution is None:
+            break
+        tokens.append(token)
+        distributions.append(distribution)
+    return Decoding(tuple(tokens), tuple(distributions))
+
+
+def _distribution(answer: Answer, index: int) -> Distribution | None:
+    """What the answer tells of the token at this place, None when it tells nothing."""
+    listed = answer.at("completion_probabilities", index, "top_logprobs")
     if answer.status != 200 or not isinstance(listed, list) or not listed:  # noqa: PLR2004
         return None
     found: dict[int, float] = {}

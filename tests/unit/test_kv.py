@@ -28,13 +28,25 @@ AS_TURBO4_MIGHT = (1.5e-2, 0.85)
 AS_GARBAGE = (2.5, 0.25)
 
 
-def numbers(moved: tuple[float, float], noise: float = 0.0, unrelated: float = 3.1) -> Numbers:
-    return Numbers(
+def numbers(
+    moved: tuple[float, float],
+    noise: float = 0.0,
+    unrelated: float = 3.1,
+    *,
+    decoding: tuple[float, float] | str | None = "alike",
+) -> Numbers:
+    """Numbers of prompts, and of decoding: by default the same."""
+    found = Numbers(
         distance=Distance(*moved),
         noise=Distance(noise, 1.0),
         unrelated=Distance(unrelated, 0.0),
         prompts=20,
     )
+    if decoding == "alike":
+        return replace(found, decoding=found)
+    if isinstance(decoding, tuple):
+        return replace(found, decoding=replace(found, distance=Distance(*decoding)))
+    return replace(found, decoding=decoding)
 
 
 Run = Callable[..., KvEvidence]
@@ -392,6 +404,76 @@ def test_a_note_in_the_log_changes_nothing(run: Run) -> None:
     said = "llama_kv_cache: turbo head padding: 64 -> 128 per head"
     verdict = judge(run(TURBO4, TURBO4, AS_TURBO4_MIGHT, said=said))
     assert (verdict.status, verdict.words) == ("pass", "heads are padded from 64 to 128 values")
+
+
+# --- Decoding -------------------------------------------------------------------------------------
+
+AS_V_DOUBLED = (3.6e-1, 0.57)
+"""What decoding with V doubled does: computed from the scripted model in numpy."""
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("asked", [Q4, Q8, F16], ids=str)
+@pytest.mark.parametrize("decoding", [AS_V_DOUBLED, AS_GARBAGE, (math.inf, 0.0)], ids=str)
+def test_no_type_passes_whose_decoding_is_another_caches(
+    run: Run, asked: Kv, decoding: tuple[float, float], *, gpu: bool
+) -> None:
+    fair = {Q4: AS_Q4, Q8: AS_Q8, F16: AS_F16}[asked]
+    seen = numbers(fair, decoding=decoding)
+    verdict = judge(run(asked, asked, fair, numbers=seen, gpu=gpu))
+    assert verdict.status == "fail"
+    assert "decoding: " in verdict.reason
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("decoding", [AS_V_DOUBLED, AS_GARBAGE, AS_Q8, AS_F16], ids=str)
+def test_a_fair_prompt_excuses_no_decoding_of_a_type_without_a_band(
+    run: Run, decoding: tuple[float, float], *, gpu: bool
+) -> None:
+    seen = numbers(AS_TURBO4_MIGHT, decoding=decoding)
+    assert judge(run(TURBO4, TURBO4, AS_TURBO4_MIGHT, numbers=seen, gpu=gpu)).status != "pass"
+
+
+@pytest.mark.parametrize("decoding", [AS_V_DOUBLED, AS_F16, AS_Q8], ids=str)
+def test_decoding_outside_the_measured_band_fails(run: Run, decoding: tuple[float, float]) -> None:
+    verdict = judge(run(Q4, Q4, AS_Q4, numbers=numbers(AS_Q4, decoding=decoding)))
+    assert verdict.status == "fail"
+    assert verdict.reason.startswith("decoding: ")
+
+
+def test_prompts_outside_the_band_fail_whatever_decoding_does(run: Run) -> None:
+    verdict = judge(run(Q4, Q4, AS_Q8, numbers=numbers(AS_Q8, decoding=AS_Q4)))
+    assert verdict.status == "fail"
+
+
+def test_decoding_is_told_beside_the_prompts(run: Run) -> None:
+    verdict = judge(run(Q4, Q4, AS_Q4, numbers=numbers(AS_Q4, decoding=(1.5e-2, 0.89))))
+    assert verdict.status == "pass"
+    assert verdict.numbers.endswith("; decoding: KL 1.5e-02, top-1 89%")
+
+
+@pytest.mark.parametrize("asked", [TURBO4, Q4, F16], ids=str)
+@pytest.mark.parametrize("decoding", [None, "the answers ended before"])
+def test_on_a_gpu_decoding_that_was_not_read_is_unproven(
+    run: Run, asked: Kv, decoding: str | None
+) -> None:
+    fair = {TURBO4: AS_TURBO4_MIGHT, Q4: AS_Q4, F16: AS_F16}[asked]
+    seen = numbers(fair, decoding=decoding)
+    verdict = judge(run(asked, asked, fair, numbers=seen, gpu=True))
+    assert verdict.status == "unproven"
+    assert f"decoding: not read: {decoding or 'nobody asked'}" in verdict.reason
+
+
+def test_without_a_gpu_decoding_that_was_not_read_is_said(run: Run) -> None:
+    seen = numbers(AS_Q4, decoding="the answers ended before")
+    verdict = judge(run(Q4, Q4, AS_Q4, numbers=seen))
+    assert verdict.status == "pass"
+    assert "decoding was not read: the answers ended before" in verdict.reason
+
+
+def test_the_fallback_excuses_no_decoding_that_is_not_q8_0s(run: Run) -> None:
+    seen = numbers(AS_Q8, decoding=AS_V_DOUBLED)
+    assert judge(run(TURBO4, Q8, AS_Q8, said=FALLS_BACK, numbers=seen)).status == "fail"
 
 
 # --- More than one context, and a shape that is not known ----------------------------------------

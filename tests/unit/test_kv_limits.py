@@ -40,6 +40,7 @@ class Judge:
             unrelated=Distance(unrelated, 0.0),
             prompts=20,
         )
+        numbers = replace(numbers, decoding=numbers)
         log = made(SCRIPTED, asked, types, asked)
         return judge(KvEvidence(asked, types, PROFILE, log, SCRIPTED, numbers, scripted, gpu=True))
 

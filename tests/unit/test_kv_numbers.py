@@ -11,9 +11,13 @@ import pytest
 from builder.model import Profile
 from builder.probe import server as probe_server
 from builder.probe.kv_numbers import (
+    DECODED,
+    FORCED,
+    LATE,
     LISTED,
     PROMPTS,
     Asked,
+    Decoding,
     Distance,
     Distribution,
     Numbers,
@@ -103,17 +107,34 @@ def test_every_prompt_is_asked_once_in_order(serve: Serve, seen: list[Body]) -> 
     assert [body["prompt"] for body in seen] == list(PROMPTS)
 
 
-def test_a_prompt_asks_for_one_token_as_the_model_has_it(serve: Serve, seen: list[Body]) -> None:
+def test_a_prompt_asks_for_its_next_token_and_for_those_after_forced_ones(
+    serve: Serve, seen: list[Body]
+) -> None:
     ask(serve(lambda _: (200, listed(-0.1))), PROMPTS[:1])
     assert seen == [
         {
             "prompt": PROMPTS[0],
-            "n_predict": 1,
+            "n_predict": 1 + DECODED,
             "n_probs": LISTED,
             "temperature": 0,
+            "logit_bias": [["e", 1000]],
             "cache_prompt": False,
         }
     ]
+
+
+def test_a_prompts_forced_letter_is_always_the_same(serve: Serve, seen: list[Body]) -> None:
+    server = serve(lambda _: (200, listed(-0.1)))
+    ask(server)
+    ask(server, PROMPTS[:5])
+    forced = [body["logit_bias"] for body in seen]
+    assert forced[: len(PROMPTS)] == [[[letter, 1000]] for letter in FORCED]
+    assert forced[len(PROMPTS) :] == forced[:5]
+
+
+def test_no_forced_letter_is_the_scripts() -> None:
+    assert len(set(FORCED)) == len(PROMPTS)
+    assert not {before for before, _ in SCRIPT} & set(FORCED)
 
 
 def test_answers_are_token_ids_with_their_likelihood(serve: Serve) -> None:
@@ -230,3 +251,95 @@ def test_a_fault_leaves_no_numbers(position: int, whose: str) -> None:
     sets = [asked(logs(1.0))] * 3
     sets[position] = Asked(fault="/completion gave no likelihoods: 500")
     assert compare(*sets) == f"{whose} /completion gave no likelihoods: 500"
+
+
+# --- After decoded tokens -------------------------------------------------------------------------
+
+
+def completion(*distributions: Distribution, forced: int = 0) -> Body:
+    """A completion of tokens that were all forced, with what was likely at each place."""
+    places = [
+        {
+            "id": forced,
+            "top_logprobs": [{"id": token, "logprob": value} for token, value in each.items()],
+        }
+        for each in distributions
+    ]
+    return {"content": "?", "completion_probabilities": places}
+
+
+def decoded(*distributions: Distribution, tokens: tuple[int, ...] = (0,) * DECODED) -> Asked:
+    """A server's answer to two prompts: the first alone is bent."""
+    plain = Decoding((1,) * DECODED, (logs(0.1, 0.2, 0.7),) * DECODED)
+    prompts = (logs(0.5, 0.3, 0.2), logs(0.2, 0.3, 0.5))
+    return Asked(prompts, decoded=(Decoding(tokens, distributions), plain))
+
+
+P, Q = logs(0.6, 0.3, 0.1), logs(0.3, 0.6, 0.1)
+
+
+def test_what_follows_decoded_tokens_is_read_beside_the_prompts_own(serve: Serve) -> None:
+    places = [P, *[Q] * DECODED]
+    found = ask(serve(lambda _: (200, completion(*places, forced=7))), PROMPTS[:1])
+    assert found.distributions == (pytest.approx(P),)
+    assert found.decoded == (Decoding((7,) * DECODED, (Q,) * DECODED),)
+
+
+@pytest.mark.parametrize("count", [0, 1, DECODED - 1])
+def test_an_answer_that_ends_early_still_tells_of_the_prompt(serve: Serve, count: int) -> None:
+    found = ask(serve(lambda _: (200, completion(*[P] * (1 + count)))), PROMPTS[:1])
+    assert (found.fault, found.distributions) == (None, (P,))
+    assert len(found.decoded[0].distributions) == count
+
+
+def test_the_late_tokens_count() -> None:
+    control = decoded(*[P] * DECODED)
+    early = decoded(*[Q] * (DECODED - LATE), *[P] * LATE)
+    late = decoded(*[P] * (DECODED - LATE), *[Q] * LATE)
+    assert decoding_of(compare(early, control, control)).distance == Distance(0.0, 1.0)
+    moved = decoding_of(compare(late, control, control))
+    assert moved.distance == Distance(pytest.approx(divergence(P, Q) / 2), 0.5)
+    assert moved.noise == Distance(0.0, 1.0)
+    assert moved.unrelated.kl > 0.5
+
+
+def decoding_of(found: Numbers | str) -> Numbers:
+    assert isinstance(found, Numbers)
+    assert isinstance(found.decoding, Numbers)
+    return found.decoding
+
+
+def test_the_prompts_numbers_are_their_own() -> None:
+    control, other = decoded(*[P] * DECODED), decoded(*[Q] * DECODED)
+    found = compare(other, control, control)
+    assert isinstance(found, Numbers)
+    assert found.distance == Distance(0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        decoded(*[P] * (DECODED - 1)),
+        decoded(),
+        decoded(*[P] * DECODED, tokens=(0,) * (DECODED - 1) + (2,)),
+        decoded(*[Q] * DECODED, tokens=(2,) * DECODED),
+    ],
+)
+def test_tokens_that_differ_or_are_missing_leave_no_numbers_of_decoding(asked: Asked) -> None:
+    control = decoded(*[P] * DECODED)
+    found = compare(asked, control, control)
+    assert isinstance(found, Numbers)
+    assert "tokens were decoded alike" in str(found.decoding)
+
+
+def test_decoding_that_the_control_does_not_repeat_leaves_no_numbers() -> None:
+    control, other = decoded(*[P] * DECODED), decoded(P)
+    found = compare(control, control, other)
+    assert isinstance(found, Numbers)
+    assert str(found.decoding).endswith("the control asked twice")
+
+
+def test_decoding_to_no_numbers_is_infinitely_far_also_when_other_tokens_follow() -> None:
+    control, nan = decoded(*[P] * DECODED), logs(0.6, 0.4) | {2: math.nan}
+    broken = decoded(P, *[nan] * (DECODED - 1), tokens=(0, 0, *(2,) * (DECODED - 2)))
+    assert decoding_of(compare(broken, control, control)).distance.kl == math.inf
