@@ -20,13 +20,14 @@ LISTED = 512
 Of a real model's these are the likeliest; see `divergence` for the rest.
 """
 
-DECODED = 12
+DECODED = 8
 """Tokens decoded one by one after each prompt. Each is forced: an answer of its own choice would
 lead two servers apart."""
 
-LATE = 4
-"""The last of them, whose answers count: by then a sixth of the cells read was written by decoding.
-With all of these cells lost, the scripted model's answers move by six times what 4 bits do."""
+LATE = 2
+"""The last of them, whose answers count: by then a tenth of the cells that are read was written by
+decoding. With all of these lost, the scripted model's answers move by five times what a fair type
+of 4 bits does (8e-2 for 1.6e-2, computed in numpy); with V doubled while decoding, by 3.6e-1."""
 
 FORCED = "etaoinsrldcufpgwybvk"
 """The letter that is forced after each prompt: a token of its own in all vocabularies, and none

@@ -9,6 +9,7 @@ nothing. Debian's python3-minimal runs it: no http, no asyncio.
 # ruff: noqa: ARG002 - a bend takes what it is given, and uses what it bends
 
 import json
+import math
 import os
 import re
 import select
@@ -199,6 +200,56 @@ class Canned(Bend):
         return answer.with_json(found)
 
 
+class Decoding(Bend):
+    """Decodes as from another cache where K is not f16; what follows a prompt is right."""
+
+    def __init__(self):
+        self.kv = "f16"
+
+    def arguments(self, arguments):
+        self.kv = dict(pairwise(arguments)).get("-ctk", "f16")
+        return arguments
+
+    def answer(self, request, answer):
+        found = answer.json()
+        if self.kv != "f16" and answer.status == OK and isinstance(found, dict):
+            places = found.get("completion_probabilities", [])
+            for place, other in zip(places[1:], self.others(places), strict=True):
+                place["top_logprobs"] = other
+            if places:
+                return answer.with_json(found)
+        return answer
+
+    def others(self, places):
+        """In place of what is likely after each decoded token."""
+        return [place["top_logprobs"] for place in places[1:]]
+
+
+class DecodesAnother(Decoding):
+    """Decodes with values a half as large: what is likely is less so."""
+
+    def others(self, places):
+        return [self.flatter(place["top_logprobs"]) for place in places[1:]]
+
+    def flatter(self, listed):
+        whole = math.log(sum(math.exp(one["logprob"] / 2) for one in listed))
+        return [{**one, "logprob": one["logprob"] / 2 - whole} for one in listed]
+
+
+class DecodesNoNumbers(Decoding):
+    """Decodes to what is no number."""
+
+    def others(self, places):
+        return [[{**one, "logprob": None} for one in place["top_logprobs"]] for place in places[1:]]
+
+
+class DecodesOnce(Decoding):
+    """Forgets what it has decoded: each token is as likely as after the first."""
+
+    def others(self, places):
+        return [places[1]["top_logprobs"]] * len(places[1:])
+
+
 class ErrorsAre200(Bend):
     """An error's body under a status that says all went well."""
 
@@ -341,6 +392,9 @@ BENDS = {
     "output-tokens-zero": OutputTokensZero,
     "thoughts-elsewhere": ThoughtsElsewhere,
     "canned": Canned,
+    "decodes-another": DecodesAnother,
+    "decodes-no-numbers": DecodesNoNumbers,
+    "decodes-once": DecodesOnce,
     "errors-are-200": ErrorsAre200,
     "stream-differs": StreamDiffers,
     "uncounted-messages": UncountedMessages,
