@@ -465,7 +465,6 @@ FAULTS = (
     # What the server answers.
     Fault("decodes from another cache", "proxy", "ENV BEND=decodes-another", _smoke("kv")),
     Fault("decodes to no numbers", "proxy", "ENV BEND=decodes-no-numbers", _smoke("kv")),
-    Fault("forgets what it decoded", "proxy", "ENV BEND=decodes-once", _smoke("kv")),
     Fault("built from another commit", "proxy", "ENV BEND=other-commit", _smoke("identity")),
     Fault(
         "health ok before loading ended",

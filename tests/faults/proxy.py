@@ -243,13 +243,6 @@ class DecodesNoNumbers(Decoding):
         return [[{**one, "logprob": None} for one in place["top_logprobs"]] for place in places[1:]]
 
 
-class DecodesOnce(Decoding):
-    """Forgets what it has decoded: each token is as likely as after the first."""
-
-    def others(self, places):
-        return [places[1]["top_logprobs"]] * len(places[1:])
-
-
 class ErrorsAre200(Bend):
     """An error's body under a status that says all went well."""
 
@@ -394,7 +387,6 @@ BENDS = {
     "canned": Canned,
     "decodes-another": DecodesAnother,
     "decodes-no-numbers": DecodesNoNumbers,
-    "decodes-once": DecodesOnce,
     "errors-are-200": ErrorsAre200,
     "stream-differs": StreamDiffers,
     "uncounted-messages": UncountedMessages,
