@@ -97,7 +97,7 @@ def layers(image: "Image", *, scan: Scan, deep: Callable[[str], bool]) -> tuple[
     Raises EngineError.
     """
     found = image_stream.layers(image, lambda content: _layer(content, scan, deep))
-    return _joined(found[digest] for digest in image.attrs["RootFS"]["Layers"])
+    return _joined(found[digest] for digest in image_stream.digests(image))
 
 
 def _joined(layers: Iterable[Layer]) -> tuple[Layer, ...]:

@@ -65,7 +65,7 @@ def push(
     """
     there = [one for name in like if (one := repository.manifest(name))]
     known = _known(there, repository)
-    wanted = list(image.attrs["RootFS"]["Layers"])
+    wanted = image_stream.digests(image)
     lacking = set(wanted) - known.keys()
     sent: dict[str, Descriptor] = {}
     uploaded: list[Descriptor] = []

@@ -38,13 +38,13 @@ def layers(
     `use` also gets files that are no layers, and may raise tarfile.TarError for them. Of `known`
     layers the result may lack any. Raises EngineError when another is missing or broken.
     """
-    wanted = _digests(image) - set(known)
+    wanted = set(digests(image)) - set(known)
     broken: list[str] = []
     with engine.engine_errors("send the image"):
         found = _sent(image, use, known, broken) if wanted else {}
         if wanted - found.keys():
             for other in _others(image):
-                if (wanted - found.keys()) & _digests(other):
+                if (wanted - found.keys()).intersection(digests(other)):
                     found |= _sent(other, use, {*known, *found}, broken)
     if lost := wanted - found.keys():
         raise EngineError(
@@ -55,8 +55,9 @@ def layers(
     return {digest: made for digest, made in found.items() if digest in wanted}
 
 
-def _digests(image: "Image") -> set[str]:
-    return set(image.attrs["RootFS"]["Layers"])
+def digests(image: "Image") -> list[str]:
+    """Those of the image's layers, lowest first; none of an image without files."""
+    return list(image.attrs["RootFS"].get("Layers") or ())
 
 
 def _others(image: "Image") -> "list[Image]":
@@ -67,7 +68,8 @@ def _others(image: "Image") -> "list[Image]":
     """
     client = image.client
     others = client.images.list() if client else []
-    return sorted(others, key=lambda one: len(_digests(image) & _digests(one)), reverse=True)
+    own = set(digests(image))
+    return sorted(others, key=lambda one: len(own.intersection(digests(one))), reverse=True)
 
 
 def _sent(

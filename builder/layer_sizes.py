@@ -25,7 +25,7 @@ def compressed(image: "Image") -> int:
 
     Reads what it does not know yet out of the engine: some 40 s a gigabyte. Raises EngineError.
     """
-    wanted = list(image.attrs["RootFS"]["Layers"])
+    wanted = image_stream.digests(image)
     paths.cache().mkdir(parents=True, exist_ok=True)
     with FileLock(paths.cache() / "layer-sizes.lock"):
         known = _load()

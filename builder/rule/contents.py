@@ -77,7 +77,7 @@ def permissions(subject: Subject) -> Finding:
     The base is the lowest layer. Its files with rights are allowed as they are there, to the byte,
     and so are its folders with the sticky bit: /tmp.
     """
-    base = {file.path: file for file in subject.layers[0].files}
+    base = {file.path: file for layer in subject.layers[:1] for file in layer.files}
     files = sorted(subject.tree, key=lambda file: file.path)
     faults = [f"anybody may write {one.path}" for one in files if _is_open(one, base)]
     faults += [

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from docker import DockerClient
+from docker.errors import ImageNotFound
 
 from builder import audit as audits
-from builder import image_stream
+from builder import image_stream, receipt
 from builder.model import Pins
 from builder.progress import Progress, Silent
 from tests import docker_registry, releasing
@@ -108,8 +109,11 @@ def test_an_image_is_published_from_there_and_from_where_it_was_pulled(
         own = audited_by(engine, images.image(*LAYERS).image_id, publisher.pins, tmp_path)
 
     with releasing.tiny_images(store.client, publisher.results) as images:
-        release = publisher.publish(images.image(*LAYERS))
+        built = images.image(*LAYERS)
+        release = publisher.publish(built)
 
+    with pytest.raises(ImageNotFound):
+        store.client.images.get(f"{publisher.repository}@{release.digest}")
     # Built there, then pulled back, when the engine lacks the layers that it did not have to pull.
     assert [seen(one) for one in reports] == [seen(own)] * 2
     assert "an npm token: /layer-0 (layer 2)" in str(seen(own))
@@ -120,3 +124,10 @@ def test_an_image_is_published_from_there_and_from_where_it_was_pulled(
     name = f"{publisher.repository}:{release.name}"
     again = audited_by(store.client, name, publisher.pins, tmp_path)
     assert seen(again) == seen(own)
+
+    # Packed layers are unpacked, and packed again to the same bytes.
+    copy = replace(built, image_id=str(pulled.id), commit="c" * 40)
+    receipt.write(copy, publisher.results)
+    other = replace(publisher, record=tmp_path / "record-of-another").publish(copy, promote=False)
+    pages = [store.registry.manifest(REPOSITORY, one.digest) for one in (release, other)]
+    assert pages[0]["layers"] == pages[1]["layers"]

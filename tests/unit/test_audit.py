@@ -172,6 +172,13 @@ def test_no_rule_finds_fault_with_a_good_image(good, rule):
     assert (finding.probe, finding.status) == (rule.__name__, "pass"), finding.observed
 
 
+@pytest.mark.parametrize("rule", audit.RULES, ids=lambda rule: rule.__name__)
+def test_no_rule_stumbles_over_an_image_without_files(good, rule):
+    bare = dataclasses.replace(good, layers=(), tree=image_tree.merge([]))
+
+    assert rule(bare).probe == rule.__name__
+
+
 class TestNeeds:
     def test_a_library_that_is_gone_is_named_with_who_needs_it(self, good):
         assert outcome(needs(with_files(good, removed=(CPU.path,)))) == (

@@ -128,6 +128,12 @@ def test_a_layer_that_stands_twice_is_sent_once():
     assert content(Image([ONE, ONE], files)) == {digest(ONE): ONE}
 
 
+def test_an_image_without_files_has_no_layers():
+    image = Image([], {"manifest.json": b"[]"})
+    del image.attrs["RootFS"]["Layers"]  # as the engine says it
+    assert content(image) == {}
+
+
 def test_a_known_layer_is_not_read():
     read = []
     files = {f"blobs/sha256/{digest(one)[7:]}": one for one in (ONE, TWO)}
