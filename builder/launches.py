@@ -61,7 +61,8 @@ Probe = Callable[[Server], Finding]
 class Setting:
     """What all servers of a smoke have in common.
 
-    `flags` are those that `--help` lists. `timeout_s` is how long each may take to get ready.
+    `flags` are those that `--help` lists. `timeout_s` is how long each may take to get ready,
+    `answer_s` how long for an answer (None: as long as its tokens need).
     `gpu`: whether there is one to run on.
     """
 
@@ -72,6 +73,7 @@ class Setting:
     commit: str | None
     flags: frozenset[str]
     timeout_s: float
+    answer_s: float | None
     session: "requests.Session"
     gpu: bool
 
@@ -203,9 +205,12 @@ def _probes(shown: Reasoning | None) -> dict[str, Probe]:
 def _ask_all(
     server: Server, shown: Reasoning | None, gone: Callable[[], str | None], progress: Progress
 ) -> tuple[Finding, ...]:
-    """Ask until the server is gone; the probe under which it went has failed."""
+    """Ask until the server is gone; the probe under which it went has failed.
+
+    One that wants an API key from us is asked nothing.
+    """
     findings: list[Finding] = []
-    why = None
+    why = probe_server.refused(server)
     for name, probe in _probes(shown).items():
         if why is not None:
             findings.append(not_asked(name, why))
@@ -227,7 +232,9 @@ def _started(
     arguments = server_args(profile, kv, setting.flags)
     with setting.target.serve(arguments, setting.model, port=port) as serving:
         url = serving.url if serving.port is not None else ""
-        server = Server(url, setting.session, profile, setting.commit, setting.script)
+        server = Server(
+            url, setting.session, profile, setting.commit, setting.script, setting.answer_s
+        )
         look = partial(waiting.look, serving, server)
         wait = waiting.until_over(look, setting.timeout_s, progress)
         yield serving, wait, server

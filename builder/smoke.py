@@ -123,8 +123,14 @@ def smoke_url(url: str, pins: Pins, options: Options, progress: Progress) -> Smo
     case = _case("url", pins, options, variant=variant, commit=None, without_gpu=lambda _: why)
     started = time.monotonic()
     progress.step(f"asking {url}")
-    with probe_server.session() as session:
-        server = Server(url.rstrip("/"), session, case.profile, script=case.model.script)
+    with probe_server.session(case.api_key) as session:
+        server = Server(
+            url.rstrip("/"),
+            session,
+            case.profile,
+            script=case.model.script,
+            timeout_s=case.answer_s,
+        )
         launched = launches.already_running(server, options.timeout_s, progress)
     verdict = kv_probe.judge(_evidence(case, None, None))
     findings = [
@@ -167,6 +173,8 @@ class _Case:
     model: _Model
     required: frozenset[Requirement]
     timeout_s: float
+    answer_s: float | None
+    api_key: str | None
 
     @property
     def gpu(self) -> bool:
@@ -211,7 +219,14 @@ def _case(
         # With a GPU there is no excuse: what was asked for has to be in effect.
         required=options.require | (set() if no_gpu else {"kv"}),
         timeout_s=options.timeout_s,
+        answer_s=options.answer_s,
+        api_key=options.api_key or _key_in({**profile.env, **options.env}),
     )
+
+
+def _key_in(env: Mapping[str, str]) -> str | None:
+    """The API key that servers are started with."""
+    return env.get("LLAMA_API_KEY", "").split(",")[0] or None
 
 
 def _profile(pins: Pins, name: str | None) -> Profile:
@@ -241,7 +256,7 @@ def _smoke(
     flags = known_flags(target.output("--help"))
     if case.profile_name is not None:
         profiles.require_flags(case.profile_name, case.profile, flags, target.name)
-    with probe_server.session() as session:
+    with probe_server.session(case.api_key) as session:
         setting = Setting(
             target=target,
             profile=case.profile,
@@ -250,6 +265,7 @@ def _smoke(
             commit=case.commit,
             flags=flags,
             timeout_s=case.timeout_s,
+            answer_s=case.answer_s,
             session=session,
             gpu=case.gpu,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 from builder.errors import UsageError
@@ -19,7 +20,8 @@ class Options:
     """None: what the target, its variant and the smoke's own profile say.
 
     `model` is a path or the name of a model that builder writes. `timeout_s` is how long a server
-    may take to get ready.
+    may take to get ready, `answer_s` how long for an answer: None, as long as its tokens need.
+    `api_key` is shown to the server.
     """
 
     variant: str | None = None
@@ -29,6 +31,26 @@ class Options:
     env: Mapping[str, str] = field(default_factory=dict)
     require: frozenset[Requirement] = frozenset()
     timeout_s: float = 120.0
+    answer_s: float | None = None
+    api_key: str | None = field(default=None, repr=False)
+
+
+def read_api_key(path: Path) -> str:
+    """The first key of a file with a key a line, as `llama-server --api-key-file` reads it.
+
+    Raises UsageError for a file that cannot be read, has no key, or one that no header can hold.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the file of API keys {path} cannot be read", why=str(error)) from error
+    key = next((line for line in lines if line.strip()), "")
+    if not key:
+        raise UsageError(f"{path} holds no API key", hint="write one on its first line")
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        why = "an HTTP header holds ASCII without spaces around it"
+        raise UsageError(f"the first line of {path} is not a valid API key", why=why)
+    return key
 
 
 def parse_kv(text: str) -> Kv:

@@ -43,6 +43,18 @@ def smoke(
         typer.Option(metavar="NAME=VALUE", help="For the server; may be repeated."),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a server may take to load.")] = 120.0,
+    answer_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="Seconds that an answer may take.  [default: what its tokens need]",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The server's API key, on the first line."),
+    ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="JUnit XML too.")] = None,
     github_summary: Annotated[
         bool, typer.Option("--github-summary", help="Markdown too, for $GITHUB_STEP_SUMMARY.")
@@ -63,6 +75,8 @@ def smoke(
         env=smoke_options.parse_env(env or []),
         require=smoke_options.parse_require(require or []),
         timeout_s=timeout,
+        answer_s=answer_timeout,
+        api_key=smoke_options.read_api_key(api_key_file) if api_key_file else None,
     )
     if [image, url, binary].count(None) != 2:  # noqa: PLR2004
         raise UsageError("name one target", hint="an image, --url URL or --binary PATH")

@@ -18,6 +18,10 @@ llama.cpp promises no equal bits there. For the same request twice it leaves no 
 """
 
 _UNCACHED = 2
+_UNUSED = (
+    "the prompt cache was never seen in use (a sliding window or recurrent layers need a "
+    "checkpoint to go back to, and a prompt this short may have none)"
+)
 
 PROMPTS = (
     "The harbour was quiet that morning, and the boats lay still under a thin grey fog. Then",
@@ -57,7 +61,7 @@ def determinism(server: Server) -> Finding:
         cached = cached and runs[-1].cached
     seen = f"{len(PROMPTS)} prompts, {TOKENS} tokens each: the same twice with the cache off"
     if not cached:
-        why = f"{seen}; the prompt cache was never seen in use"
+        why = f"{seen}; {_UNUSED}"
         return Finding(PROBE, "unproven", EXPECTED, why)
     but = f", but for {ties} near ties" if ties else ""
     return Finding(PROBE, "pass", EXPECTED, f"{seen}, and from the cache{but}")

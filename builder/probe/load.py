@@ -115,13 +115,13 @@ def _crowd(server: Server) -> Seen:
     """Twice as many requests at once as there are slots, no two alike."""
     count = 2 * server.profile.parallel
     with ThreadPoolExecutor(max_workers=count) as pool:
-        found = list(pool.map(lambda number: _one_of_many(server, number), range(count)))
+        found = list(pool.map(lambda number: _one_of_many(server, number, count), range(count)))
     faults = tuple(f"of {count} at once: {fault}" for fault in found if fault)
     return Seen(faults, f"{count} at once answered{' right' if server.script else ''}")
 
 
-def _one_of_many(server: Server, number: int) -> str:
-    """What is wrong with one answer of a crowd.
+def _one_of_many(server: Server, number: int, count: int) -> str:
+    """What is wrong with one answer of a crowd of so many.
 
     With a script, every other one is to go on with the reply after its first letter: neighbours
     get different answers, so that a mix-up shows.
@@ -129,9 +129,11 @@ def _one_of_many(server: Server, number: int) -> str:
     if server.script is not None and number % 2:
         first, rest = server.script.reply[:1], server.script.reply[1:]
         prompt = f"Client {number} says {first}"
-        answer = post(server, COMPLETION, _brief(prompt=prompt, n_predict=MOST_TOKENS))
+        brief = _brief(prompt=prompt, n_predict=MOST_TOKENS)
+        answer = post(server, COMPLETION, brief, at_once=count)
         return _fault(answer, answer.at("content"), rest)
-    answer = post(server, CHAT, _question(server, f"I am client {number}. Answer with OK."))
+    question = _question(server, f"I am client {number}. Answer with OK.")
+    answer = post(server, CHAT, question, at_once=count)
     return _reply_fault(server, answer, _chat_said(answer, "message"))
 
 
@@ -209,8 +211,11 @@ def _reception(one: Nonsense, answer: Answer) -> tuple[str, str]:
     """What is wrong with an answer to nonsense, and what is worth saying of it if nothing is."""
     status = answer.status
     if status == OK:
-        text = "".join(_chat_said(answer, "message")) if one.servable else None
-        return _fault(answer, text, None), "served"
+        served = isinstance(answer.at("choices", 0, "message"), dict) and not answer.at("error")
+        if not one.servable or not served:
+            return str(answer), ""
+        # A real model may find nothing to say to it.
+        return "", "served" if any(_chat_said(answer, "message")) else "served, without a word"
     if status in _SERVER_ERRORS:
         return "", f"{status}, survived"
     if status not in _CLIENT_ERRORS:

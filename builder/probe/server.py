@@ -18,6 +18,16 @@ SHORT = 160
 OK = 200
 NOT_FOUND = 404
 
+REFUSED = (401, 403)
+"""What a server answers to whoever has not its API key."""
+
+SLOWEST_READ, SLOWEST_MADE = 10, 2
+"""Tokens a second of prompts and of answers below which a server counts as hung.
+
+A large model on a CPU makes three to ten.
+"""
+
+_START_S = 120.0
 _CONNECT_S = 5.0
 _MOST_BYTES = 64 * 2**20
 _CHUNK = 2**16
@@ -38,7 +48,8 @@ class Server:
     """Where it listens, and what it should be.
 
     `commit` is the one that it should have been built from; None: nobody knows. `script` None: the
-    model follows none. `timeout_s` is how long a completion may take, in seconds.
+    model follows none. `timeout_s` is how long a completion may take, in seconds; None: as long as
+    its tokens need, see `longest_s`.
     """
 
     url: str
@@ -46,7 +57,7 @@ class Server:
     profile: Profile
     commit: str | None = None
     script: Script | None = None
-    timeout_s: float = 120.0
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +122,25 @@ def quoted(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def longest_s(server: Server, body: object, at_once: int = 1) -> float:
+    """How long an answer to this request may take, in seconds.
+
+    Two minutes, and the time of its tokens at the slowest; `at_once` requests wait for each other.
+    """
+    if server.timeout_s is not None:
+        return server.timeout_s
+    fields = body if isinstance(body, dict) else {}
+    made = fields.get("max_tokens", fields.get("n_predict"))
+    prompt = fields.get("prompt", fields.get("messages"))
+    # A token of text takes a byte or more.
+    read = len(prompt if isinstance(prompt, list | str) else json.dumps(body))
+    tokens = made if isinstance(made, int) else 0
+    return _START_S + at_once * (read / SLOWEST_READ + tokens / SLOWEST_MADE)
+
+
 @contextmanager
-def session() -> "Iterator[requests.Session]":
-    """An HTTP session for servers on this machine.
+def session(api_key: str | None = None) -> "Iterator[requests.Session]":
+    """An HTTP session for servers on this machine. `api_key` is sent with every request.
 
     It ignores the environment: a proxy named there knows nothing of our loopback. Every request has
     a connection of its own, since llama-server often closes one after a stream that it had promised
@@ -124,6 +151,8 @@ def session() -> "Iterator[requests.Session]":
     with requests.Session() as opened:
         opened.trust_env = False
         opened.headers["Connection"] = "close"
+        if api_key is not None:
+            opened.headers["Authorization"] = f"Bearer {api_key}"
         yield opened
 
 
@@ -132,23 +161,40 @@ def get(server: Server, path: str, timeout_s: float = 10.0) -> Answer:
     return _ask(server, "GET", path, None, timeout_s)
 
 
-def post(server: Server, path: str, body: object, timeout_s: float | None = None) -> Answer:
-    """POST a JSON body to a path. `timeout_s` None: the server's."""
-    return post_raw(server, path, json.dumps(body).encode(), timeout_s)
+def refused(server: Server) -> str | None:
+    """Why a server wants to talk to nobody who has not its API key, or None when it talks to us."""
+    answer = get(server, "/props")
+    if answer.status not in REFUSED:
+        return None
+    if "Authorization" in server.session.headers:
+        return f"the server does not take this API key ({answer.status} from /props)"
+    return f"the server wants an API key ({answer.status} from /props): --api-key-file FILE"
 
 
-def post_raw(server: Server, path: str, data: bytes, timeout_s: float | None = None) -> Answer:
+def post(
+    server: Server, path: str, body: object, timeout_s: float | None = None, *, at_once: int = 1
+) -> Answer:
+    """POST a JSON body to a path, as one of `at_once` requests.
+
+    `timeout_s` None: as long as its tokens need.
+    """
+    limit_s = longest_s(server, body, at_once) if timeout_s is None else timeout_s
+    return _ask(server, "POST", path, json.dumps(body).encode(), limit_s)
+
+
+def post_raw(server: Server, path: str, data: bytes) -> Answer:
     """POST these bytes as if they were JSON."""
-    return _ask(server, "POST", path, data, server.timeout_s if timeout_s is None else timeout_s)
+    return _ask(server, "POST", path, data, longest_s(server, None))
 
 
 @contextmanager
 def stream(server: Server, path: str, body: object) -> Iterator[Stream]:
     """POST a JSON body and read the events of the answer; the end of the block hangs up."""
     data = json.dumps(body).encode()
-    deadline = time.monotonic() + server.timeout_s
+    timeout_s = longest_s(server, body)
+    deadline = time.monotonic() + timeout_s
     try:
-        response = _request(server, "POST", path, data, server.timeout_s)
+        response = _request(server, "POST", path, data, timeout_s)
     except _errors() as error:
         yield Stream(None, _why(error))
         return

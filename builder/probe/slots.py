@@ -8,12 +8,16 @@ PROBE = "slots"
 SLOT_UNIT = 256
 """llama.cpp rounds the context of a slot up to a multiple of this [read in llama-context.cpp]."""
 
-SLOWEST = 10
-"""Tokens a second at which a long prompt must be read, if that takes longer than `timeout_s`."""
+SURE = 8192
+"""Tokens of a slot up to which the longest prompt is sent without a look at the speed."""
 
+MOST_S = 300.0
+"""Seconds that the longest prompt may take, going by the speed of a short one."""
+
+_SAMPLE = 1024
 TOO_LONG = 400
 TOO_LONG_TYPE = "exceed_context_size_error"
-_OFF = {NOT_FOUND, 501}
+_OFF = {403, NOT_FOUND, 405, 501}
 
 
 def slots(server: Server) -> Finding:
@@ -23,23 +27,37 @@ def slots(server: Server) -> Finding:
     than the slot, and one of the slot's own length is refused as one over it is [ran on mainline
     0c1e57098, read in the spiritbuun fork].
     """
-    tokens = slot_tokens(server.profile.slot_limit)
+    asked = slot_tokens(server.profile.slot_limit)
+    tokens, capped = _capped(server, asked)
     faults, notes = _said(server, tokens)
     # Prompts of the wrong length would show nothing that is not known by now.
-    asked, unasked = _measured(server, tokens) if not faults else ([], "")
-    faults += asked
-    status: Status = "fail" if faults else "unproven" if unasked else "pass"
-    good = [
-        f"{server.profile.parallel} × {tokens} in /props{notes}",
-        unasked or f"{tokens + 1} tokens refused, {tokens - 1} served",
-    ]
+    measured, unasked = _measured(server, tokens) if not faults else ([], "")
+    faults += measured
+    open_ = [*filter(None, (capped, unasked))]
+    status: Status = "fail" if faults else "unproven" if open_ else "pass"
+    good = [f"{server.profile.parallel} × {tokens} in /props{notes}", *open_]
+    if not unasked:
+        good.append(f"{tokens + 1} tokens refused, {tokens - 1} served")
     return Finding(
         PROBE,
         status,
-        expected=f"{server.profile.parallel} slots of {tokens} tokens; a prompt of {tokens + 1} "
-        f"gets {TOO_LONG} {TOO_LONG_TYPE}, one of {tokens - 1} is served",
+        expected=f"{server.profile.parallel} slots of {asked} tokens; a prompt of {asked + 1} "
+        f"gets {TOO_LONG} {TOO_LONG_TYPE}, one of {asked - 1} is served",
         observed="; ".join(faults or good),
     )
+
+
+def _capped(server: Server, asked: int) -> tuple[int, str]:
+    """The tokens of a slot that a model allows, and what that leaves open.
+
+    llama-server caps slots at the context that the model was trained for [read in
+    server-context.cpp of mainline 0c1e57098].
+    """
+    trained = get(server, "/v1/models").at("data", 0, "meta", "n_ctx_train")
+    told = get(server, "/props").at("default_generation_settings", "n_ctx")
+    if type(trained) is not int or not 0 < trained < asked or told != trained:
+        return asked, ""
+    return trained, f"the model was trained for {trained} tokens, and no slot is longer"
 
 
 def slot_tokens(asked: int) -> int:
@@ -83,15 +101,29 @@ def _measured(server: Server, tokens: int) -> tuple[list[str], str]:
     faults = [
         _refusal_fault(_ask(server, [token] * (tokens + 1)), tokens + 1),
         _served_fault(_ask(server, [token]), 1, " after that"),
-        _served_fault(_ask(server, [token] * (tokens - 1)), tokens - 1),
     ]
-    return [fault for fault in faults if fault], ""
+    too_slow = _too_slow(server, token, tokens) if not any(faults) else ""
+    if not too_slow:
+        faults.append(_served_fault(_ask(server, [token] * (tokens - 1)), tokens - 1))
+    return [fault for fault in faults if fault], too_slow
+
+
+def _too_slow(server: Server, token: int, tokens: int) -> str:
+    """Why the longest prompt is not sent: it would take minutes."""
+    if tokens <= SURE:
+        return ""
+    speed = _ask(server, [token] * _SAMPLE).at("timings", "prompt_per_second")
+    if isinstance(speed, bool) or not isinstance(speed, int | float) or not speed > 0:
+        return ""
+    seconds = tokens / speed
+    if seconds <= MOST_S:
+        return ""
+    return f"{tokens + 1} tokens refused; {tokens - 1} would take {seconds:.0f} s and were not sent"
 
 
 def _ask(server: Server, prompt: list[int]) -> Answer:
     body = {"prompt": prompt, "n_predict": 1, "temperature": 0, "cache_prompt": False}
-    timeout_s = max(server.timeout_s, len(prompt) / SLOWEST)
-    return post(server, "/completion", body, timeout_s)
+    return post(server, "/completion", body)
 
 
 def _refusal_fault(answer: Answer, length: int) -> str | None:

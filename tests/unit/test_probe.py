@@ -9,9 +9,11 @@ from contextlib import ExitStack
 
 import pytest
 
+from builder import launches
 from builder.model import Profile
 from builder.probe import load as load_probe
 from builder.probe import server as probe_server
+from builder.probe import slots as slots_probe
 from builder.probe.determinism import determinism
 from builder.probe.finding import Finding
 from builder.probe.identity import identity
@@ -20,6 +22,7 @@ from builder.probe.offload import decode_speed
 from builder.probe.server import Script, Server
 from builder.probe.slots import slot_tokens, slots
 from builder.probe.thinking import Reasoning, reasoning, thinking, thinking_by_request
+from builder.progress import Silent
 from tests import misbehaving as bad
 from tests.misbehaving import Body, Handler, Reaction, saying
 
@@ -156,6 +159,59 @@ def test_a_proxy_in_the_environment_is_not_asked(
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     assert identity(serve()).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("body", "at_once", "seconds"),
+    [
+        ({"prompt": "", "n_predict": 0}, 1, 120),
+        # A thousand tokens at eight a second take 125 s.
+        ({"prompt": "x" * 100, "max_tokens": 1024}, 1, 120 + 10 + 512),
+        ({"prompt": [1] * 4000, "n_predict": 1}, 1, 120 + 400 + 0.5),
+        ({"prompt": "x" * 100, "n_predict": 64}, 4, 120 + 4 * (10 + 32)),
+        (None, 1, 120 + 0.4),
+    ],
+)
+def test_an_answer_has_the_time_that_its_tokens_need(
+    serve: Serve, body: object, at_once: int, seconds: float
+) -> None:
+    server = serve(timeout_s=None)
+    assert probe_server.longest_s(server, body, at_once) == pytest.approx(seconds)
+
+
+def test_an_answer_has_the_time_that_the_user_gives_it(serve: Serve) -> None:
+    assert probe_server.longest_s(serve(timeout_s=7.0), {"max_tokens": 1024}, 4) == 7.0
+
+
+def locked(handler: Handler, body: Body) -> None:
+    if handler.headers["Authorization"] == "Bearer sesame":
+        return bad.GOOD[handler.path](handler, body)
+    return handler.say(401, {"error": {"code": 401, "type": "authentication_error"}})
+
+
+LOCKED = {path: locked for path in bad.GOOD if path != "/v1/models"} | {
+    "/health": saying(200, {"status": "ok"})
+}
+
+
+def test_a_server_that_wants_an_api_key_is_asked_nothing(serve: Serve) -> None:
+    launched = launches.already_running(serve(LOCKED), 5.0, Silent())
+    assert {one.status for one in launched.findings} == {"unproven"}
+    why = "the server wants an API key (401 from /props): --api-key-file FILE"
+    assert {one.observed for one in launched.findings} == {f"not asked: {why}"}
+
+
+def test_a_server_with_another_api_key_says_so(serve: Serve) -> None:
+    with probe_server.session("open") as session:
+        launched = launches.already_running(serve(LOCKED, session=session), 5.0, Silent())
+    why = "the server does not take this API key (401 from /props)"
+    assert {one.observed for one in launched.findings} == {f"not asked: {why}"}
+
+
+def test_a_server_that_has_its_api_key_is_asked(serve: Serve) -> None:
+    with probe_server.session("sesame") as session:
+        launched = launches.already_running(serve(LOCKED, session=session), 5.0, Silent())
+    assert {one.probe: one.status for one in launched.findings} == dict.fromkeys(PROBES, "pass")
 
 
 # --- identity ----------------------------------------------------------------------------------
@@ -298,10 +354,57 @@ def test_a_slot_of_a_unified_cache_may_have_all_of_it(serve: Serve) -> None:
     assert slots(serve(profile=apart)).status == "fail"
 
 
-def test_slots_may_be_off(serve: Serve) -> None:
-    found = slots(serve({"/slots": saying(501, bad.REFUSAL)}))
+@pytest.mark.parametrize("status", [403, 404, 405, 501])
+def test_slots_may_be_off(serve: Serve, status: int) -> None:
+    found = slots(serve({"/slots": saying(status, bad.REFUSAL)}))
     assert found.status == "pass"
     assert "/slots is off" in found.observed
+
+
+def trained_for(tokens: object) -> dict[str, Reaction]:
+    model = {"id": bad.ALIAS, "meta": {"n_ctx_train": tokens}}
+    return {"/v1/models": saying(200, {"data": [model]})}
+
+
+def test_slots_longer_than_the_model_was_trained_for_are_unproven(serve: Serve) -> None:
+    asked = Profile(bad.ALIAS, bad.SLOTS, 2 * bad.SLOT_TOKENS)
+    found = slots(serve(trained_for(bad.SLOT_TOKENS), profile=asked))
+    assert found.status == "unproven"
+    assert "the model was trained for 512 tokens, and no slot is longer" in found.observed
+    assert "513 tokens refused, 511 served" in found.observed
+
+
+@pytest.mark.parametrize("trained", [256, 768, 131072, None, True])
+def test_slots_shorter_than_asked_fail_whatever_the_model_was_trained_for(
+    serve: Serve, trained: object
+) -> None:
+    asked = Profile(bad.ALIAS, bad.SLOTS, 2 * bad.SLOT_TOKENS)
+    assert slots(serve(trained_for(trained), profile=asked)).status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("speed", "status", "said"),
+    [
+        (0.5, "unproven", "513 tokens refused; 511 would take 1024 s and were not sent"),
+        (500, "pass", "513 tokens refused, 511 served"),
+        (None, "pass", "513 tokens refused, 511 served"),
+    ],
+)
+def test_a_prompt_that_would_take_minutes_is_not_sent(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, speed: object, status: str, said: str
+) -> None:
+    monkeypatch.setattr(slots_probe, "SURE", 256)
+    monkeypatch.setattr(slots_probe, "_SAMPLE", 128)
+
+    def slow(handler: Handler, body: Body) -> None:
+        if len(body["prompt"]) >= bad.SLOT_TOKENS:
+            return handler.say(400, bad.TOO_LONG)
+        answer = bad.completion_body(body["prompt"])
+        return handler.say(200, {**answer, "timings": {"prompt_per_second": speed}})
+
+    found = slots(serve({"/completion": slow}))
+    assert found.status == status
+    assert said in found.observed
 
 
 def test_without_a_tokenizer_the_length_of_prompts_is_unproven(serve: Serve) -> None:
@@ -751,11 +854,19 @@ def test_whether_the_slot_gets_free_is_not_told_where_it_cannot_be_seen(
     assert "hung up in mid-stream" in found.observed
 
 
+def wordless(handler: Handler, body: Body) -> None:
+    """Has nothing to say to no messages."""
+    if body.get("messages") == []:
+        return handler.say(200, bad.chat_body(content="", tokens=1))
+    return bad.chat(handler, body)
+
+
 @pytest.mark.parametrize(
     ("reactions", "said"),
     [
         ({}, "malformed JSON for chats: 500, survived"),
         ({}, "empty messages: served"),
+        ({CHAT: wordless}, "empty messages: served, without a word"),
         ({"/no/such/path": saying(404, raw="<html>")}, "an unknown path: 404 without a JSON error"),
         ({MESSAGES: bad.not_found}, f"{MESSAGES} not available"),
     ],

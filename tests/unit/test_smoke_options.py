@@ -2,6 +2,7 @@
 
 import pytest
 
+from builder import smoke_options
 from builder.errors import UsageError
 from builder.model import Kv
 from builder.smoke_options import parse_env, parse_kv, parse_require
@@ -46,3 +47,25 @@ def test_one_target_is_wanted(words):
     result = builder("smoke", *words)
     assert result.returncode == 2
     assert "name one target" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["sesame\nanother\n", "\n\nsesame", "sesame"])
+def test_the_first_line_of_a_file_of_api_keys_is_the_key(tmp_path, text):
+    file = tmp_path / "keys"
+    file.write_text(text)
+    assert smoke_options.read_api_key(file) == "sesame"
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\n \n", b"\xff\xfe", "schlüssel".encode(), b" sesame", b"a\x07b"]
+)
+def test_a_file_without_an_api_key_is_a_usage_error(tmp_path, content):
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=str(file)):
+        smoke_options.read_api_key(file)
+
+
+def test_no_report_shows_the_api_key():
+    assert "sesame" not in repr(smoke_options.Options(api_key="sesame"))
