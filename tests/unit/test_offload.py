@@ -160,6 +160,35 @@ def test_what_it_does_not_leave_there_is_a_fault_still(
     assert found.observed.startswith(observed)
 
 
+@pytest.mark.parametrize(
+    ("flags", "layers", "most"),
+    [([], 49, 49), ([], 2, 4), (["-ncmoe", "2"], 49, 57), (["-ncmoe", "20"], 49, 129)],
+)
+def test_a_graph_may_have_so_many_parts_and_no_more(
+    flags: list[str], layers: int, most: int
+) -> None:
+    def status(splits: int) -> str:
+        log = moe_log(splits).replace("offloaded 49/49", f"offloaded {layers}/{layers}")
+        return judged(log, placed=placed(*flags)).status
+
+    assert [status(most), status(most + 1)] == ["pass", "fail"]
+
+
+def test_parts_beyond_what_the_profile_leaves_are_named_so() -> None:
+    found = judged(moe_log(82), placed=placed("-ncmoe", "2"))
+    assert found.observed.endswith("runs on the CPU, beyond what the profile leaves there")
+    assert judged(moe_log(82)).observed.endswith("part of each layer runs on the CPU")
+
+
+def test_a_number_of_layers_that_the_server_chooses_is_one_at_least() -> None:
+    assert judged(moe_log(2, offloaded=1), placed=placed("-ngl", "auto")).status == "pass"
+
+
+def test_a_small_cache_on_the_cpu_is_one_too() -> None:
+    small = "llama_kv_cache:        CPU KV buffer size =     0.50 MiB\n"
+    assert judged(GPU_LOG + small).observed == "0.50 MiB of KV cache in CPU"
+
+
 @pytest.mark.parametrize("flags", [["--cpu-moe"], ["-ot", "exps=CPU"]])
 def test_a_graph_that_does_not_tell_where_flash_attention_runs_proves_nothing(
     flags: list[str],
