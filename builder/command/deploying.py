@@ -10,6 +10,7 @@ from builder.command.app import PinsFile, app, load
 from builder.errors import EngineError, RefNotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from builder.model import Pins
     from builder.services import Service
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[PROFILE…]", show_default=False)]
@@ -120,7 +121,7 @@ def _services(
 
     everything, _ = load(pins_file)
     wanted = image or tags.local(variant or everything.policy.default_variant)
-    labelled, help_text = _asked(wanted)
+    labelled, help_text = _asked(wanted, everything, variant)
     options = services.Options(
         image=wanted,
         models=services.parse_models(models or [], everything.profiles),
@@ -134,13 +135,13 @@ def _services(
     return services.services(everything, names or [], options)
 
 
-def _asked(image: str) -> tuple[str | None, str]:
+def _asked(image: str, pins: "Pins", variant: str | None) -> tuple[str | None, str]:
     """The variant that the image's label names, and what its `--help` prints.
 
     Nothing of either where the image is not on this machine's engine: that is told, for it may be
     another machine that serves.
     """
-    from builder import container, engine
+    from builder import container, engine, gpu_use
     from builder.image_target import ImageTarget
     from builder.rule.labels import VARIANT
 
@@ -150,5 +151,7 @@ def _asked(image: str) -> tuple[str | None, str]:
     except (EngineError, RefNotFoundError) as error:
         console.tell(f"warning: the profiles are not checked against {image}: {error.what}")
         return None, ""
-    label = container.image_labels(client, image).get(VARIANT)
-    return label, ImageTarget(image, image_id, client, {}).output("--help")
+    labels = container.image_labels(client, image)
+    gpu = gpu_use.built_for_gpu(labels, pins, variant) is not False
+    target = ImageTarget(image, image_id, client, {}, gpu=gpu)
+    return labels.get(VARIANT), target.output("--help")

@@ -16,7 +16,7 @@ import pytest
 import requests
 from docker import DockerClient
 
-from builder import serve
+from builder import container, doctor_facts, serve
 from builder.errors import BuilderError, UsageError
 from builder.model import Kv, Pins, Profile
 from builder.scripted_model import scripted_model
@@ -270,6 +270,16 @@ def test_a_model_larger_than_the_card_is_refused_with_figures(act: Act) -> None:
     with pytest.raises(UsageError, match="of a card of"):
         act.swap("sonnet", card=2**20)
     assert act.only().started == before.started
+
+
+def test_a_cpu_variant_is_not_held_against_the_machines_card(
+    act: Act, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "has_gpu", lambda _client: True)
+    monkeypatch.setattr(doctor_facts, "gpus_memory", lambda: [2**20])
+    starts = serve.plan(act.stack, act.pins, act.first(), act.progress).starts
+    assert starts.warnings == ["built for the CPU alone: the model runs on the CPU"]
+    assert not starts.launch.gpu
 
 
 def test_a_port_of_somebody_else_is_refused(act: Act) -> None:
