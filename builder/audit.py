@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from builder import (
     gpu_use,
     image_files,
     image_tree,
+    parts,
     pins_problems,
     receipt,
     render,
@@ -26,7 +27,7 @@ from builder.progress import Progress
 from builder.rule.contents import leftovers, permissions, stub
 from builder.rule.cpu_baseline import cpu_baseline
 from builder.rule.device_code import device_code
-from builder.rule.labels import BUILT_AS, VARIANT, labels
+from builder.rule.labels import BUILT_AS, LEFT_OUT, VARIANT, labels
 from builder.rule.launch import entrypoint, healthcheck, settings, user
 from builder.rule.linking import libgomp, needs, runpath
 from builder.rule.secret import in_file, secrets
@@ -169,18 +170,19 @@ def _read(
         tree=image_tree.merge(layers),
         help=printed[0],
         version=printed[1],
-        pinned=_pinned(pins, variant or config.labels.get(VARIANT)),
+        pinned=_pinned(pins, variant or config.labels.get(VARIANT), config.labels),
         # A published image has another ID than the one that was built: it has more labels.
         receipt=receipt.of_image(results, config.labels.get(BUILT_AS, image_id)),
     )
 
 
-def _pinned(pins: Pins, name: str | None) -> Pinned | str:
-    """What the pins say of a variant, or why they say nothing."""
+def _pinned(pins: Pins, name: str | None, labels: Mapping[str, str]) -> Pinned | str:
+    """What the pins say of a variant without what its labels leave out, or why they say nothing."""
     if name is None:
         return "no label names its variant (--variant NAME says it)"
     if name not in pins.variants:
         return f"the pins have no variant {name}"
+    pins = parts.without(pins, name, parts.words(labels.get(LEFT_OUT, "")))
     chosen = pins.variants[name]
     fork = pins.forks[chosen.fork]
     source = pins.sources[chosen.source] if chosen.source else None

@@ -21,6 +21,7 @@ from builder import (
     engine,
     layer_sizes,
     machine,
+    parts,
     paths,
     pins,
     receipt,
@@ -100,7 +101,10 @@ def plan(client: "DockerClient", everything: Pins, request: Request, results: Pa
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that a build needs. `name` is the release's, without the repository."""
+    """All that a build needs. `name` is the release's, without the repository.
+
+    `left_out`: what the pins name and the commit lacks, in the words of `parts`.
+    """
 
     client: "DockerClient"
     name: str
@@ -108,6 +112,7 @@ class Prepared:
     tree: source.Tree
     bases: list[BaseImage]
     recipe: render.Rendered
+    left_out: tuple[str, ...] = ()
 
 
 def build(everything: Pins, request: Request, results: Path, progress: Progress) -> Receipt:
@@ -149,6 +154,7 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
             log=str(log),
             ccache_dir=str(request.ccache_dir) if request.ccache_dir else None,
             pace=built.pace,
+            left_out=list(ready.left_out),
         )
         if not request.trial:
             receipt.write(made, results)
@@ -198,14 +204,15 @@ def prepared(
     variant = everything.variants[request.variant]
     base_name = request.base or variant.base
     pins.with_base(everything, variant, request.base)
-    recipe = render.render(everything, request.variant, request.base)
     client = engine.connect()
     engine.require_command()
     planned = plan(client, everything, request, results)
     with (
         source.tree(everything, request.variant, request.ref, request.source, progress) as tree,
-        tree_checks.checked(everything, request.variant, tree, progress),
+        tree_checks.checked(everything, request.variant, tree, progress) as left_out,
     ):
+        fitted = parts.without(everything, request.variant, left_out)
+        recipe = render.render(fitted, request.variant, request.base)
         images = base_images.choose(client, everything, base_name, request.sets, progress)
         name = tags.release(request.variant, tree.build_number, tree.commit, recipe.sha256)
         with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as scratch:
@@ -221,11 +228,11 @@ def prepared(
                 ],
                 arguments=_arguments(everything.forks[variant.fork].url, tree, images)
                 | _compiling(planned, request),
-                labels=_labels(tree, images, recipe),
+                labels=_labels(tree, images, recipe, left_out),
                 no_cache=request.no_cache,
                 builder=request.builder,
             )
-            yield Prepared(client, name, order, tree, images, recipe)
+            yield Prepared(client, name, order, tree, images, recipe, left_out)
 
 
 def context(tree: Path) -> Path:
@@ -275,7 +282,12 @@ def _paces(results: Path, recipe: render.Rendered) -> list[list[float]]:
     return [one.pace for one in known]
 
 
-def _labels(tree: source.Tree, images: list[BaseImage], recipe: render.Rendered) -> dict[str, str]:
+def _labels(
+    tree: source.Tree,
+    images: list[BaseImage],
+    recipe: render.Rendered,
+    left_out: tuple[str, ...],
+) -> dict[str, str]:
     runtime = next(image for image in images if image.role == "runtime")
     return {
         "org.opencontainers.image.base.name": runtime.reference.partition("@")[0],
@@ -283,4 +295,4 @@ def _labels(tree: source.Tree, images: list[BaseImage], recipe: render.Rendered)
         f"{render.LABEL}.base-origin": runtime.origin,
         f"{render.LABEL}.commit-claimed": str(tree.claimed).lower(),
         f"{render.LABEL}.dockerfile-sha256": recipe.sha256,
-    }
+    } | ({f"{render.LABEL}.left-out": ",".join(left_out)} if left_out else {})

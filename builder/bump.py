@@ -286,9 +286,22 @@ def prove(
     except BuildFailedError as error:
         at = order.ref or "its pin"
         raise _failed("build", variant, at, f"{error.what}\n{error.why}", error.log) from error
+    require_whole(built)
     audit = audited(candidate, built, stages, results, progress)
     smoke, kept = smoked(candidate, built, stages, results, progress)
     return Proof(variant, built, before_it, audit, smoke, kept, smoked_before)
+
+
+def require_whole(built: Receipt) -> None:
+    """Raises RefusedError for a commit without all that the pins name of it.
+
+    Its Dockerfile is not the one that would be committed and released.
+    """
+    if built.left_out:
+        why = f"pins.toml names what the commit lacks: {', '.join(built.left_out)}"
+        fault = _failed("build", built.variant, built.commit, why, built.log)
+        fault.hint = f"take it out of pins.toml first; {fault.hint}"
+        raise fault
 
 
 def audited(

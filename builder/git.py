@@ -5,17 +5,19 @@ without files (`--filter=tree:0`), which is enough to expand a short SHA and to 
 commits with the names of their files (`--filter=blob:none`), which tell what a commit touches.
 """
 
+import bisect
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import commits, paths
 from builder.errors import EngineError, RefNotFoundError, RemoteUnavailableError
+from builder.locks import locked
 from builder.pins_problems import suggestion
 from builder.progress import Progress, Silent
 
@@ -111,6 +113,23 @@ def branch_head(remote: Remote, branch: str | None, progress: Progress) -> str:
         why="it has a tag of that name, which never moves" if tagged else "",
         hint=suggestion(branch, (name.removeprefix("refs/heads/") for name in branches)),
     )
+
+
+def first_with(
+    remote: Remote,
+    path: str,
+    has_it: Callable[[str], bool],
+    old: str,
+    new: str,
+    progress: Progress,
+) -> str:
+    """The first commit after `old`, on the way to `new`, in which a file's text has something.
+
+    Asks the remote for a few versions of that file: what was added is taken to have stayed. "" when
+    `new` has it not, or does not contain `old`. Raises RemoteUnavailableError, RefNotFoundError.
+    """
+    with locked(remote.cache("names"), f"another look-up of fork {remote.fork}", progress):
+        return Branch(remote).first_with(path, has_it, old, new)
 
 
 def build_number(remote: Remote, commit: str, progress: Progress) -> int | None:
@@ -387,6 +406,27 @@ class Branch:
         # Finding renames would compare contents, which are not here, and hide the old name.
         words = ["--first-parent", "--name-only", "--no-renames"]
         return self._log(*words, f"{pin}..{head}")
+
+    def first_with(self, path: str, has_it: Callable[[str], bool], old: str, new: str) -> str:
+        """As the function of this name says; the commits are fetched if they are not here."""
+        for commit in (new, old):
+            if not self.fetch_commit(commit):
+                return ""
+        words = ["rev-list", "--first-parent", "--reverse", f"{old}..{new}", "--", path]
+        steps = self._git(*words).split()
+        if not steps or not has_it(self._text(steps[-1], path)):
+            return ""
+        first = bisect.bisect_left(steps, 1, key=lambda one: has_it(self._text(one, path)))
+        return steps[first]
+
+    def _text(self, commit: str, path: str) -> str:
+        """A file of a commit that is here; it alone is fetched. "" where the commit has none."""
+        listed = self._git("ls-tree", commit, "--", path).split()
+        if not listed:
+            return ""
+        blob = listed[2]
+        _fetch(self._repository, self._remote, ["origin", blob], Silent())
+        return self._git("cat-file", "blob", blob)
 
     def groups(self, steps: list[commits.Commit]) -> tuple[commits.Group, ...]:
         """These steps by what they touch, most dangerous first; merges of mainline apart."""

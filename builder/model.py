@@ -356,6 +356,7 @@ class Receipt:
     as it was given.
     `pace` has eleven times since the compile step began: of ninja's first step, and of each tenth
     of its steps; empty when nothing was compiled.
+    `left_out` has the words of builder.parts for what the pins name and the commit does not have.
     """
 
     variant: str
@@ -378,4 +379,5 @@ class Receipt:
     log: str
     ccache_dir: str | None = None
     pace: list[float] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     schema: int = 1

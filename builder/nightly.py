@@ -291,6 +291,7 @@ def _build(case: Case, found: Found, progress: Progress) -> tuple[Found, Status,
         ccache_dir=case.request.ccache_dir,
     )
     built = case.stages.proving.build(candidate_pins(case, found), order, case.results, progress)
+    bumps.require_whole(built)
     size = f"{built.size_bytes / 1e6:.0f} MB, {built.compressed_bytes / 1e6:.0f} MB compressed"
     return replace(found, receipt=built), "ok", f"{built.image_id}, {size}"
 

@@ -19,6 +19,7 @@ from builder import (
     engine,
     image_archive,
     layer_diff,
+    parts,
     receipt,
     render,
     signals,
@@ -33,7 +34,7 @@ from builder.layer_diff import Difference
 from builder.model import Pins, Receipt
 from builder.probe.finding import Status
 from builder.progress import Progress
-from builder.rule.labels import BASE_DIGEST, CLAIMED, RECIPE, REVISION, VARIANT
+from builder.rule.labels import BASE_DIGEST, CLAIMED, LEFT_OUT, RECIPE, REVISION, VARIANT
 from builder.tags import REPOSITORY
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _of_image(
         given,
         variant=name,
         ref=None if claimed and not from_disk else labels[REVISION],
-        base=_base(target, labels[RECIPE], name, everything),
+        base=_base(target, labels, name, everything),
         sets=given.sets or _mirrors(made),
     )
     return wanted, labels.get(BASE_DIGEST, "")
@@ -183,8 +184,9 @@ def _from_disk(
     return archive is None or everything.sources[archive].upstream != labels[REVISION]
 
 
-def _base(target: str, recipe: str, name: str, everything: Pins) -> str:
-    chosen = everything.variants[name]
+def _base(target: str, labels: Mapping[str, str], name: str, everything: Pins) -> str:
+    everything = parts.without(everything, name, parts.words(labels.get(LEFT_OUT, "")))
+    chosen, recipe = everything.variants[name], labels[RECIPE]
     for base in (chosen.base, *everything.bases):
         with contextlib.suppress(UsageError):
             pins_file.with_base(everything, chosen, base)

@@ -15,6 +15,7 @@ from builder import (
     kv_held,
     launches,
     leftovers,
+    parts,
     paths,
     profiles,
 )
@@ -32,7 +33,7 @@ from builder.probe.health_command import Answers, healthcheck
 from builder.probe.kv import KvEvidence, KvVerdict
 from builder.probe.server import Script, Server
 from builder.progress import Progress
-from builder.rule.labels import REVISION, VARIANT
+from builder.rule.labels import LEFT_OUT, REVISION, VARIANT
 from builder.scripted_model import MODELS, REPLY, THOUGHT, scripted_model
 from builder.server_args import known_flags, not_available
 from builder.serving import Target
@@ -83,7 +84,9 @@ def smoke_image(
     leftovers.remove(client, progress)
     env = {**WAITING, **case.profile.env, **options.env}
     target = ImageTarget(image, image_id, client, env, gpu=case.gpu)
-    return _smoke(target, case, results, progress, image_id)
+    report = _smoke(target, case, results, progress, image_id)
+    left_out = parts.words(labels.get(LEFT_OUT, ""))
+    return replace(report, not_available=[*left_out, *report.not_available])
 
 
 def smoke_binary(

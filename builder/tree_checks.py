@@ -1,35 +1,25 @@
 """What is asked of a source tree before anything is compiled, and told when it then fails."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from builder import pins
-from builder.errors import BuildFailedError
+from builder import git, parts, pins
+from builder.errors import BuilderError, BuildFailedError
 from builder.model import Fork, Pins
+from builder.parts import TYPES_TABLE
 from builder.progress import Progress
 from builder.source import Tree
 
-_TABLE = Path("ggml/src/ggml.c")
-# As upstream and the forks spiritbuun, TheTom and Madreag write the table of types.
-_TYPE_NAME = re.compile(r'^\s*\.type_name\s*=\s*"([^"]+)"', re.MULTILINE)
-
-
-def kv_types(tree: Path) -> frozenset[str]:
-    """The names of ggml's types in a tree; none when the tree has no table of them."""
-    try:
-        text = (tree / _TABLE).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    return frozenset(_TYPE_NAME.findall(text))
-
 
 @contextmanager
-def checked(everything: Pins, variant_name: str, tree: Tree, progress: Progress) -> Iterator[None]:
+def checked(
+    everything: Pins, variant_name: str, tree: Tree, progress: Progress
+) -> Iterator[tuple[str, ...]]:
     """Judge the tree of a variant, and let a build of it fail with what is known of its commit.
 
-    Raises BuildFailedError when the KV type that the variant is smoked with is not in the tree.
+    Gives what the pins name, the commit lacks and the variant can do without, in the words of
+    `parts`. Raises BuildFailedError when the KV type that the variant is smoked with is not in the
+    tree.
     """
     variant = everything.variants[variant_name]
     fork = everything.forks[variant.fork]
@@ -37,9 +27,12 @@ def checked(everything: Pins, variant_name: str, tree: Tree, progress: Progress)
     known = pins.broken(fork, tree.commit)
     if known:
         progress.warn(f"{subject} is known to be broken: {known}")
-    _require_kv_types(subject, fork, variant.smoke_kv, tree, progress)
+    _require_smoke_kv(subject, variant.fork, fork, variant.smoke_kv, tree, progress)
+    left_out = parts.lacking(fork, variant, tree.path)
+    if left_out:
+        progress.warn(f"{subject} has no {', '.join(left_out)}: left out")
     try:
-        yield
+        yield left_out
     except BuildFailedError as error:
         told = known and error.commits_fault
         raise BuildFailedError(
@@ -51,26 +44,44 @@ def checked(everything: Pins, variant_name: str, tree: Tree, progress: Progress)
         ) from error
 
 
-def _require_kv_types(
-    subject: str, fork: Fork, smoke_kv: str, tree: Tree, progress: Progress
+def _require_smoke_kv(
+    subject: str, name: str, fork: Fork, smoke_kv: str, tree: Tree, progress: Progress
 ) -> None:
-    there = kv_types(tree.path)
-    if not there:
+    there = parts.kv_types_of(tree.path)
+    if not there or smoke_kv in there:
         return
-    lacking = [name for name in fork.kv_types if name not in there]
-    if smoke_kv not in there:
-        own = ", ".join(name for name in fork.kv_types if name in there)
-        raise BuildFailedError(
-            f"{subject}: has no KV type {smoke_kv}; nothing was compiled",
-            why=f"{_TABLE} names {f'only {own}' if own else 'none'} of the fork's types. A branch "
-            "can lose them: a force-push once dropped all turbo code from TheTom's "
-            "(TheTom/llama-cpp-turboquant#56)",
-            hint=f"another {'tree' if tree.claimed else 'commit with --ref'}, or another smoke_kv "
-            "for the variant in pins.toml",
-            commits_fault=True,
-        )
-    if lacking:
-        progress.warn(f"{subject}: {_TABLE} has no KV type {', '.join(lacking)}")
+    own = ", ".join(one for one in fork.kv_types if one in there)
+    first = "" if tree.claimed else _first_with(name, fork, smoke_kv, tree, progress)
+    another = f"a commit from {first[:9]} on" if first else "another commit"
+    raise BuildFailedError(
+        f"{subject}: has no KV type {smoke_kv}; nothing was compiled",
+        why=f"{TYPES_TABLE} names {f'only {own}' if own else 'none'} of the fork's types. "
+        + (
+            f"The first commit on the way to the pin that has it is {first}"
+            if first
+            else "A branch can lose them: a force-push once dropped all turbo code from TheTom's "
+            "(TheTom/llama-cpp-turboquant#56)"
+        ),
+        hint=f"{'another tree' if tree.claimed else f'{another} with --ref'}, or another smoke_kv "
+        "for the variant in pins.toml",
+        commits_fault=True,
+    )
+
+
+def _first_with(name: str, fork: Fork, kv_type: str, tree: Tree, progress: Progress) -> str:
+    """The first commit from the tree's to the pin with this KV type; "" where nobody tells."""
+    if fork.url is None or fork.commit is None:
+        return ""
+
+    def has_it(text: str) -> bool:
+        return kv_type in parts.kv_types(text)
+
+    remote = git.Remote(name, fork.url)
+    progress.step(f"look for the first commit with {kv_type}")
+    try:
+        return git.first_with(remote, str(TYPES_TABLE), has_it, tree.commit, fork.commit, progress)
+    except BuilderError:
+        return ""
 
 
 def _advice(fork: Fork, tree: Tree, error: BuildFailedError) -> str:

@@ -5,7 +5,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from builder import attest, pins, render
+from builder import attest, parts, pins, render
 from builder.claim.subject import Claimed, unproven
 from builder.errors import UsageError
 from builder.model import Fork, Receipt
@@ -16,6 +16,7 @@ from builder.rule.labels import (
     BASE_NAME,
     CLAIMED,
     CREATED,
+    LEFT_OUT,
     RECIPE,
     REVISION,
     VARIANT,
@@ -119,16 +120,18 @@ def _vouched(claimed: Claimed) -> set[str]:
 
 def _rendered(claimed: Claimed, name: str) -> Iterator[tuple[str, str]]:
     """SHA-256 and base of every Dockerfile that the variant could have been built from."""
-    variant = claimed.pins.variants[name]
-    fork = claimed.pins.forks[variant.fork]
+    left_out = parts.words(claimed.image.labels.get(LEFT_OUT, ""))
+    known = parts.without(claimed.pins, name, left_out)
+    variant = known.variants[name]
+    fork = known.forks[variant.fork]
     for one in (fork, _labelled(fork, claimed.image.labels)):
-        forks = claimed.pins.forks | {variant.fork: one}
-        for base in (variant.base, *claimed.pins.bases):
+        forks = known.forks | {variant.fork: one}
+        for base in (variant.base, *known.bases):
             try:
-                pins.with_base(claimed.pins, variant, base)
+                pins.with_base(known, variant, base)
             except UsageError:
                 continue
-            everything = dataclasses.replace(claimed.pins, forks=forks)
+            everything = dataclasses.replace(known, forks=forks)
             yield render.render(everything, name, base).sha256, base
 
 

@@ -31,6 +31,8 @@ ORIGIN = f"{LABEL}.base-origin"
 CLAIMED = f"{LABEL}.commit-claimed"
 RECIPE = f"{LABEL}.dockerfile-sha256"
 BUILT_AS = f"{LABEL}.built-as"
+LEFT_OUT = f"{LABEL}.left-out"
+"""What the pins name and the commit lacks, in the words of builder.parts, with commas."""
 PROVEN = f"{LABEL}.proven"
 NOT_PROVEN = f"{LABEL}.not-proven"
 GPU = f"{LABEL}.gpu"
@@ -68,6 +70,7 @@ def labels(subject: Subject) -> Finding:
     todays = found.get(RECIPE) in pinned.recipes
     faults = [
         *_missing(found, pinned),
+        *_left_out(found, subject.receipt),
         *_misshapen(found),
         *_contradictions(subject, pinned),
         *_differences(found, _by_receipt(subject.receipt)),
@@ -107,6 +110,12 @@ def _missing(found: Mapping[str, str], pinned: Pinned) -> Iterator[str]:
             yield f"{name} is missing"
         elif not found[name] and name not in may_be_empty:
             yield f"{name} is empty"
+
+
+def _left_out(found: Mapping[str, str], receipt: Receipt | None) -> Iterator[str]:
+    if receipt is not None and (LEFT_OUT in found) != bool(receipt.left_out):
+        told = ", ".join(receipt.left_out) or "nothing"
+        yield f"{LEFT_OUT} is {found.get(LEFT_OUT)!r}, by the receipt {told} was left out"
 
 
 def _misshapen(found: Mapping[str, str]) -> Iterator[str]:
@@ -169,6 +178,8 @@ def _by_receipt(receipt: Receipt | None) -> dict[str, str]:
         CLAIMED: str(receipt.commit_claimed).lower(),
         RECIPE: receipt.dockerfile_sha256,
     }
+    if receipt.left_out:
+        true[LEFT_OUT] = ",".join(receipt.left_out)
     for base in receipt.bases:
         if base.role == "runtime":
             name = base.reference.partition("@")[0]

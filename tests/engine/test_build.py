@@ -142,6 +142,24 @@ def test_labels_carry_the_commit_and_its_date(engine, tiny_pins, repository, mon
 
 
 @tiny
+def test_what_a_commit_lacks_is_left_out_and_said(engine, tiny_pins, repository: Repository):
+    text = tiny_pins.read_text().replace("linkage =", 'codebooks = "books"\nlinkage =')
+    tiny_pins.write_text(text)
+    before = repository.git("rev-parse", "HEAD")
+    (repository.path / "books").mkdir()
+    (repository.path / "books" / "one.bin").write_text("1")
+    first = repository.commit("books")
+    lacking, whole = (build(tiny_pins, "--ref", commit) for commit in (before, first))
+    assert (lacking["left_out"], whole["left_out"]) == (["codebooks"], [])
+    labels = [engine.images.get(one["image_id"]).labels for one in (lacking, whole)]
+    left_out = [one.get("io.github.turboquant-builder.left-out") for one in labels]
+    assert left_out == ["codebooks", None]
+    found = builder("audit", lacking["image_id"], "--json", "--pins", tiny_pins)
+    findings = {one["probe"]: one for one in json.loads(found.stdout)["findings"]}
+    assert findings["labels"]["status"] == "pass", findings["labels"]
+
+
+@tiny
 def test_a_tree_from_disk_has_a_claimed_commit(tiny_pins):
     receipt = build(tiny_pins, "--source", SAMPLES / "tiny", "--ref", "abcdef123")
     assert (receipt["commit"], receipt["commit_claimed"]) == ("abcdef123", True)

@@ -32,6 +32,7 @@ CREATED = "org.opencontainers.image.created"
 SOURCE = "org.opencontainers.image.source"
 CLAIMED = "io.github.turboquant-builder.commit-claimed"
 RECIPE = "io.github.turboquant-builder.dockerfile-sha256"
+LEFT_OUT = "io.github.turboquant-builder.left-out"
 TYPES = "io.github.turboquant-builder.kv-types"
 OLD_HOME = "https://example.org/before-it-moved.git"
 OF_BUILDER = {CLAIMED, RECIPE, "io.github.turboquant-builder.base-origin"}
@@ -1059,6 +1060,21 @@ class TestLabels:
     def test_a_label_that_the_receipt_denies(self, good):
         built = dataclasses.replace(good, receipt=receipt(commit="d" * 40))
         assert REVISION in labels(built).observed
+
+    @pytest.mark.parametrize(
+        ("label", "left_out", "status"),
+        [
+            ("codebooks", ["codebooks"], "pass"),
+            ("codebooks", [], "fail"),
+            (None, ["codebooks"], "fail"),
+            ("codebooks", ["kv_types.turbo2"], "fail"),
+        ],
+    )
+    def test_what_was_left_out_is_as_the_receipt_says(self, good, label, left_out, status):
+        built = dataclasses.replace(good, receipt=receipt(left_out=left_out))
+        said = {LEFT_OUT: label} if label else {}
+        found = labels(with_config(built, labels=subjects.LABELS | said))
+        assert (found.status, LEFT_OUT in found.observed) == (status, status == "fail")
 
     def test_an_image_that_builder_did_not_build_is_unproven(self, good):
         left = {key: value for key, value in subjects.LABELS.items() if key not in OF_BUILDER}

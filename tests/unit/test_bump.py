@@ -435,6 +435,17 @@ def test_what_a_smoke_had_to_prove_and_did_not_is_told_with_what_it_saw(file, pr
     assert "ready: it exited; expected: 200" in caught.value.why
 
 
+def test_a_commit_without_what_the_pins_name_of_it_is_not_pinned(file, home, progress):
+    def build(_, order, *__):
+        return replace(a_receipt(order.ref), left_out=["codebooks", "kv_types.turbo3"])
+
+    with pytest.raises(RefusedError, match=r"^build failed: tiny at ") as caught:
+        bump.bump(file, Request(), stages(build=build), progress)
+    assert home.git("status", "--short") == ""
+    assert caught.value.why == "pins.toml names what the commit lacks: codebooks, kv_types.turbo3"
+    assert caught.value.hint.startswith("take it out of pins.toml first")
+
+
 @pytest.mark.parametrize("error", [EngineError("no engine"), KeyboardInterrupt()])
 def test_a_stage_that_could_not_answer_changes_nothing(file, home, progress, error):
     with pytest.raises(type(error)):

@@ -16,6 +16,7 @@ OWN = ["turbo4", "turbo3", "turbo2", "turbo3_tcq", "turbo2_tcq"]
 
 def tree(folder: Path, kv_types: list[str], **changes: object) -> Tree:
     """A tree whose table of types is written as upstream and the forks write it."""
+    (folder / "codebooks").mkdir(parents=True)
     table = folder / "ggml" / "src" / "ggml.c"
     table.parent.mkdir(parents=True)
     rows = [
@@ -66,11 +67,42 @@ def test_what_is_left_of_the_forks_types_is_named(real_pins, tmp_path, progress)
     assert "names only turbo3, turbo2" in told(real_pins, made, progress, REFUSED).why
 
 
-def test_another_type_that_is_missing_is_a_warning(real_pins, tmp_path, progress):
-    check(real_pins, tree(tmp_path, ["f16", *OWN[:3]]), progress)
+def test_what_else_is_missing_is_left_out_with_a_warning(real_pins, tmp_path, progress):
+    made = tree(tmp_path, ["f16", *OWN[:4]])
+    (tmp_path / "codebooks").rmdir()
+    with tree_checks.checked(real_pins, VARIANT, made, progress) as left_out:
+        assert left_out == ("codebooks", "kv_types.turbo2_tcq")
     assert progress.warnings == [
-        "spiritbuun at 111111111: ggml/src/ggml.c has no KV type turbo3_tcq, turbo2_tcq"
+        "spiritbuun at 111111111 has no codebooks, kv_types.turbo2_tcq: left out"
     ]
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_the_first_commit_with_the_type_that_is_smoked_is_named(
+    real_pins, repository, tmp_path, progress
+):
+    def commit(number: int, *types: str) -> str:
+        table = repository.path / "ggml" / "src" / "ggml.c"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        rows = "".join(f'    .type_name = "{name}",\n' for name in types)
+        table.write_text(f"{rows}// {number}\n")
+        return repository.commit(f"table {number}")
+
+    old = commit(0, "f16")
+    commit(1, "f16", "turbo3")
+    first = commit(2, "f16", "turbo3", "turbo4")
+    repository.commit("of something else")
+    head = [commit(number, "f16", "turbo3", "turbo4") for number in range(3, 6)][-1]
+    fork = replace(real_pins.forks["spiritbuun"], url=repository.url, commit=head)
+    pins = replace(real_pins, forks=real_pins.forks | {"spiritbuun": fork})
+    made = tree(tmp_path / "tree", ["f16"], commit=old)
+    found = told(pins, made, progress, REFUSED)
+    assert found.why.endswith(f"The first commit on the way to the pin that has it is {first}")
+    assert f"a commit from {first[:9]} on with --ref" in found.hint
+    # Where the pin itself lacks it there is none on the way.
+    older = replace(fork, commit=old)
+    pins = replace(real_pins, forks=real_pins.forks | {"spiritbuun": older})
+    assert "first commit" not in told(pins, replace(made, commit=head), progress, REFUSED).why
 
 
 @pytest.mark.parametrize("text", [None, "no table of types any more\n"])

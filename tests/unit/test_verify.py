@@ -19,7 +19,7 @@ from builder.record import Attachment, Release
 from builder.record_source import RecordSource
 from builder.referrers import Artifact, Document
 from builder.registry_client import RegistryClient
-from builder.rule.labels import GPU, KV_TYPES, PROVEN, RECIPE, REVISION
+from builder.rule.labels import GPU, KV_TYPES, LEFT_OUT, PROVEN, RECIPE, REVISION
 from builder.verify import Verification
 from tests import cosign_program, published
 from tests.conftest import SAMPLES, Recorder, builder
@@ -210,6 +210,23 @@ class TestTrue:
             f"{world.repository.repository}@{made.digest}", world.everything, world.progress
         )
         assert "recipe" in statuses(found, "pass")
+
+    def test_an_image_without_a_part_is_of_the_recipe_without_it(self, world):
+        """The label says what its commit lacks; without that label it is of another recipe."""
+        recipe = world.release.receipt.dockerfile_sha256
+        fork = replace(world.everything.forks["tiny"], codebooks="books")
+        world.everything = replace(world.everything, forks={"tiny": fork})
+        statuses_of = {}
+        for left_out in ("codebooks", "", "kv_types.turbo9"):
+            said = {RECIPE: recipe, LEFT_OUT: left_out}
+            made = published.push(
+                world.repository, published.labels(world.release.receipt, **said), "later"
+            )
+            found = verifies.verify(
+                f"{world.repository.repository}@{made.digest}", world.everything, world.progress
+            )
+            statuses_of[left_out] = "recipe" in statuses(found, "pass")
+        assert statuses_of == {"codebooks": True, "": False, "kv_types.turbo9": False}
 
 
 def verifies_recipe(everything: Pins, fork: Any) -> str:

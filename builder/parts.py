@@ -1,0 +1,85 @@
+"""What pins.toml names of a fork and a commit may lack: found in its tree, and left out.
+
+Each has a word, as `codebooks`, `kv_types.turbo3_tcq` or `options.GGML_RPC`: its place in pins.toml
+below the fork, or the variant. Receipts and labels have these words, so that the Dockerfile of an
+image can be rendered again without the tree.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from builder.model import Fork, Pins, Variant
+
+CODEBOOKS = "codebooks"
+TYPES_TABLE = Path("ggml/src/ggml.c")
+# As upstream and the forks spiritbuun, TheTom and Madreag write the table of types.
+_TYPE_NAME = re.compile(r'^\s*\.type_name\s*=\s*"([^"]+)"', re.MULTILINE)
+# CMake's own, which no project declares.
+_OF_CMAKE = ("CMAKE_", "CUDA_", "BUILD_")
+
+
+def kv_types(text: str) -> frozenset[str]:
+    """The names of ggml's types by the text of TYPES_TABLE; none when it has no such table."""
+    return frozenset(_TYPE_NAME.findall(text))
+
+
+def kv_types_of(tree: Path) -> frozenset[str]:
+    """The names of ggml's types in a tree; none when the tree has no table of them."""
+    try:
+        return kv_types((tree / TYPES_TABLE).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return frozenset()
+
+
+def lacking(fork: Fork, variant: Variant, tree: Path) -> tuple[str, ...]:
+    """The words of what the pins name and a tree does not have.
+
+    A tree without a table of KV types is not judged by them.
+    """
+    return tuple(_lacking(fork, variant, tree))
+
+
+def _lacking(fork: Fork, variant: Variant, tree: Path) -> Iterator[str]:
+    if fork.codebooks and not (tree / fork.codebooks).is_dir():
+        yield CODEBOOKS
+    there = kv_types_of(tree)
+    yield from (f"kv_types.{name}" for name in fork.kv_types if there and name not in there)
+    options = [name for name in fork.options | variant.options if not name.startswith(_OF_CMAKE)]
+    if options:
+        known = _words_of_cmake(tree)
+        yield from (f"options.{name}" for name in options if name not in known)
+
+
+def _words_of_cmake(tree: Path) -> frozenset[str]:
+    """Every word of the tree's CMake files: an option that is none of them has no effect."""
+    files = [*tree.rglob("CMakeLists.txt"), *tree.rglob("*.cmake")]
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
+    return frozenset(word for text in texts for word in re.findall(r"\w+", text))
+
+
+def without(pins: Pins, variant_name: str, left_out: Iterable[str]) -> Pins:
+    """The pins without what is left out; a word of which they know nothing changes nothing."""
+    gone = frozenset(left_out)
+    if not gone:
+        return pins
+    variant = pins.variants[variant_name]
+    fork = pins.forks[variant.fork]
+    fork = replace(
+        fork,
+        codebooks=None if CODEBOOKS in gone else fork.codebooks,
+        kv_types={k: one for k, one in fork.kv_types.items() if f"kv_types.{k}" not in gone},
+        options={k: one for k, one in fork.options.items() if f"options.{k}" not in gone},
+    )
+    options = {k: one for k, one in variant.options.items() if f"options.{k}" not in gone}
+    return replace(
+        pins,
+        forks=pins.forks | {variant.fork: fork},
+        variants=pins.variants | {variant_name: replace(variant, options=options)},
+    )
+
+
+def words(label: str) -> tuple[str, ...]:
+    """The words of a label, which has them with commas between."""
+    return tuple(filter(None, label.split(",")))

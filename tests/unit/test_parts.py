@@ -1,0 +1,62 @@
+"""What a commit lacks of what pins.toml names is found in its tree, and told in a few words."""
+
+from dataclasses import replace
+
+import pytest
+
+from builder import parts, render
+
+VARIANT = "spiritbuun-cuda12-sm86"
+OPTIONS = {"GGML_NEW": True, "GGML_OLD": "x", "CMAKE_CXX_STANDARD": "17"}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    (tmp_path / "ggml" / "cmake").mkdir(parents=True)
+    (tmp_path / "codebooks").mkdir()
+    (tmp_path / "CMakeLists.txt").write_text("project(x)\n")
+    (tmp_path / "ggml" / "cmake" / "options.cmake").write_text('option(GGML_OLD "ggml: old" ON)\n')
+    return tmp_path
+
+
+@pytest.fixture
+def fork(real_pins):
+    return replace(real_pins.forks["spiritbuun"], options=OPTIONS)
+
+
+def test_an_option_that_no_file_of_cmakes_has_is_lacking(real_pins, fork, tree):
+    variant = replace(real_pins.variants[VARIANT], options={"GGML_OTHER": True})
+    found = parts.lacking(fork, variant, tree)
+    assert found == ("options.GGML_NEW", "options.GGML_OTHER")
+
+
+def test_a_file_in_the_place_of_a_folder_is_not_the_folder(real_pins, fork, tree):
+    (tree / "codebooks").rmdir()
+    (tree / "codebooks").write_text("")
+    found = parts.lacking(replace(fork, options={}), real_pins.variants[VARIANT], tree)
+    assert found == ("codebooks",)
+
+
+def test_the_dockerfile_without_a_part_is_the_one_had_the_pins_never_named_it(real_pins):
+    words = parts.words("codebooks,kv_types.turbo2_tcq,kv_types.turbo3_tcq")
+    text = render.render(parts.without(real_pins, VARIANT, words), VARIANT).text
+    assert "codebooks" in render.render(real_pins, VARIANT).text
+    assert "codebooks" not in text
+    assert '.kv-types="turbo4,turbo3,turbo2"' in text
+
+
+def test_an_option_is_left_out_of_the_fork_and_the_variant(real_pins, fork):
+    variant = replace(real_pins.variants[VARIANT], options={"GGML_NEW": False, "GGML_X": True})
+    pins = replace(
+        real_pins,
+        forks=real_pins.forks | {"spiritbuun": fork},
+        variants=real_pins.variants | {VARIANT: variant},
+    )
+    text = render.render(parts.without(pins, VARIANT, ("options.GGML_NEW",)), VARIANT).text
+    assert ("-DGGML_NEW" in text, "-DGGML_OLD" in text, "-DGGML_X" in text) == (False, True, True)
+
+
+@pytest.mark.parametrize("label", ["", "kv_types.q9", "nonsense,,options.NONE"])
+def test_words_that_the_pins_do_not_know_change_nothing(real_pins, label):
+    made = parts.without(real_pins, VARIANT, parts.words(label))
+    assert render.render(made, VARIANT) == render.render(real_pins, VARIANT)
