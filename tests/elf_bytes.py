@@ -15,6 +15,7 @@ _ALLOC, _EXECINSTR = 2, 4
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 4, 5, 6, 10
 _DT_VERDEF, _DT_VERNEED = 0x6FFFFFFC, 0x6FFFFFFE
 _WEAK = 2
+_BASE = 0x400000
 _TAGS = {"needed": 1, "soname": 14, "rpath": 15, "runpath": 29}
 
 X86_64, AARCH64 = 62, 183
@@ -33,13 +34,14 @@ def elf(
     defines: tuple[str, ...] = (),
     imports: tuple[str, ...] = (),
     exports: tuple[str, ...] = (),
+    executable: bool = True,
 ) -> bytes:
     """An ELF file with these dynamic tags (by name), this code and this .nv_fatbin.
 
     `build_id` is the content of a section of its own, before all others. `wants` and `weak` are
     symbol versions, each with its library; `defines` are the file's own. `imports` are symbols that
-    it takes, with a weak one and one of the file alone; `exports` those that it gives, and a hidden
-    one.
+    it takes, with a weak one; `exports` those that it gives, with a hidden one. `executable` is the
+    segment that all lies in.
     """
     strings = b"\0"
 
@@ -83,7 +85,7 @@ def elf(
         places[name] = (start + len(body), len(data))
         body += data
     body += bytes(-len(body) % 8)
-    pairs += [(tag, places[name][0]) for tag, name in addressed.items()]
+    pairs += [(tag, _BASE + places[name][0]) for tag, name in addressed.items()]
     at = places[".dynamic"][0] - start
     entries = b"".join(_TAG.pack(*pair) for pair in [*pairs, (0, 0)])
     body = body[:at] + entries + body[at + len(entries) :]
@@ -93,7 +95,7 @@ def elf(
         at = names.index(name.encode() + b"\0")
         entry_size = _TAG.size if kind == _DYNAMIC else 0
         table += _SECTION.pack(at, kind, flags, offset, offset, size, link, 0, 8, entry_size)
-    program = _segment(_PT_LOAD, 0, start + len(body))
+    program = _segment(_PT_LOAD, 0, start + len(body), flags=4 | executable)
     program += _segment(_PT_DYNAMIC, *places[".dynamic"])
     if interpreter is not None:
         program += _segment(_PT_INTERP, *places[".interp"])
@@ -136,8 +138,9 @@ def _verdef(names: list[int]) -> bytes:
     return table
 
 
-def _segment(kind: int, offset: int, size: int) -> bytes:
-    return _SEGMENT.pack(kind, 4, offset, offset, offset, size, size, 8)
+def _segment(kind: int, offset: int, size: int, flags: int = 4) -> bytes:
+    address = _BASE + offset
+    return _SEGMENT.pack(kind, flags, offset, address, address, size, size, 8)
 
 
 def bent(data: bytes, *, times: int) -> Iterator[bytes]:

@@ -679,6 +679,10 @@ class TestDeviceCode:
             "not proven: 153 of 509 units lack one, and may be cuBLAS's or ours",
         )
 
+    def test_a_known_toolkit_tells_nothing_where_no_unit_has_cublass_form(self, slim):
+        units = [frozenset({SM_86})] * 356 + [frozenset({SM_80})] * 153
+        assert device_code(slim(*units)).status == "unproven"
+
     @pytest.mark.parametrize("place", [0, 1500, 3000])
     def test_one_unit_among_thousands_is_not_enough_for_ours(self, cuda, place):
         units = [frozenset({SM_80})] * 3000

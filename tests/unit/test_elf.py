@@ -72,10 +72,29 @@ def test_the_versions_that_a_file_wants_and_those_that_it_defines():
 
 
 def test_versions_are_read_where_the_table_of_sections_is_stripped():
-    data = made(wants=(("libc.so.6", "GLIBC_2.34"),))
-    stripped = data[:40] + bytes(8) + data[48:58] + bytes(6) + data[64:]
-    assert read(stripped).wants == (("libc.so.6", "GLIBC_2.34"),)
-    assert read(stripped).units is None
+    found = read(stripped(made(wants=(("libc.so.6", "GLIBC_2.34"),))))
+    assert (found.wants, found.units) == ((("libc.so.6", "GLIBC_2.34"),), None)
+
+
+@pytest.mark.parametrize("executable", [True, False])
+def test_code_is_read_where_the_table_of_sections_is_stripped(executable):
+    found = read(stripped(made(code=VADDPS, executable=executable))).extensions
+    assert found is not None
+    assert ("AVX" in found) == executable
+
+
+def stripped(data: bytes) -> bytes:
+    """The file without its table of sections."""
+    return data[:40] + bytes(8) + data[48:58] + bytes(6) + data[64:]
+
+
+def test_what_follows_the_end_of_the_dynamic_table_counts_for_nothing():
+    data = made(tags=(("needed", "first"), ("needed", "second")))
+    table = data.index((1).to_bytes(8, "little") + (1).to_bytes(8, "little"))
+    cut = data[: table + 16] + bytes(16) + data[table + 32 :]
+    # Without its table of strings, which comes later, it can name nothing.
+    assert "first" not in read(cut).needed
+    assert "second" not in read(cut).needed
 
 
 def test_the_versions_are_those_that_binutils_lists():
@@ -98,12 +117,18 @@ def test_the_symbols_that_a_file_takes_and_gives():
     assert (found.imports, found.exports) == ({"malloc", "free"}, {"ggml_init"})
 
 
-@pytest.mark.parametrize("library", ["libstdc++.so.6", "libm.so.6", "libc.so.6"])
-def test_the_symbols_are_those_that_binutils_lists(library):
-    """Of a library that this machine has, where it has it and nm."""
-    nm, path = shutil.which("nm"), Path("/usr/lib/x86_64-linux-gnu") / library
+LIBRARIES = "/usr/lib/x86_64-linux-gnu"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/usr/bin/true", *(f"{LIBRARIES}/{one}.so.6" for one in ("libstdc++", "libm", "libc"))],
+)
+def test_the_symbols_are_those_that_binutils_lists(path):
+    """Of a file that this machine has, where it has it and nm."""
+    nm, path = shutil.which("nm"), Path(path)
     if not (nm and path.exists()):
-        pytest.skip(f"needs nm and {library}")
+        pytest.skip(f"needs nm and {path}")
     command = [nm, "--dynamic", "--without-symbol-versions", path]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     kinds = [line.split()[-2:] for line in listed.splitlines()]
