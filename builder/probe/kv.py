@@ -336,7 +336,7 @@ def _without_band(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
         unknown, limits = f"{asked}'s band is unmeasured", kv_limits.unmeasured(asked, types)
     else:
         unknown = "this model has no measured bands"
-        limits = kv_limits.of_another_model(asked, types, numbers.unrelated.kl)
+        limits = kv_limits.of_another_model(asked, types)
     if limits is None:
         return _Moved("beyond", f"{seen}; {unknown}, and nothing can stand in for it")
     allowed = f"{limits.source}, {_in_words(limits.band)}; {unknown}"
