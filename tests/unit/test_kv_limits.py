@@ -236,7 +236,9 @@ def test_limits_of_another_model_follow_from_the_scripted_ones(
         assert "this model has no measured bands" in found.reason
 
 
-@pytest.mark.parametrize(("name", "top1"), [("q8_0", 0.8), ("bf16", 0.8), ("q4_0", 0.6), ("turbo2", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "top1"), [("q8_0", 0.8), ("bf16", 0.8), ("q4_0", 0.6), ("turbo2", 0.5)]
+)
 def test_another_model_has_to_agree_with_itself(verdict: Judge, name: str, top1: float) -> None:
     asked = Kv(name, name)
     for share, status in ((top1, "pass"), (top1 - 0.05, "unproven")):
