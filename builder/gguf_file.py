@@ -105,13 +105,16 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
     if path.exists() and not path.is_file():
         # a pipe would be waited for
         raise UsageError(f"the header of {path} cannot be read", why="it is no regular file")
+    if path.exists() and not path.stat().st_size:
+        raise UsageError(f"the header of {path} cannot be read", why="it is empty")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if other := not_gguf.known(data[: not_gguf.START]):
                 raise UsageError(f"{path} is no GGUF", why=other.what, hint=other.hint)
             yield data
     except (OSError, ValueError, LookupError, struct.error) as error:
-        raise UsageError(f"the header of {path} cannot be read", why=str(error)) from error
+        why = "it is cut short" if isinstance(error, struct.error) else str(error)
+        raise UsageError(f"the header of {path} cannot be read", why=why) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +202,9 @@ class _Reader:
     @classmethod
     def start(cls, data: "bytes | mmap.mmap") -> "tuple[Header, _Reader, int]":
         """The keys, the place after them, and how many tensors are described there."""
-        magic, version = struct.unpack_from("<4sI", data)
-        if magic != b"GGUF":
-            raise ValueError(f"it begins with {magic!r}, a GGUF with b'GGUF'")
+        if data[:4] != b"GGUF":
+            raise ValueError(f"it begins with {data[:4]!r}, a GGUF with b'GGUF'")
+        (version,) = struct.unpack_from("<I", data, 4)
         if version not in _VERSIONS:
             raise ValueError(f"it is GGUF version {version}; 2 and 3 are known here")
         reader = cls(data, 8)

@@ -101,11 +101,12 @@ def _types(shape: KvShape, layer: KvLayer, asked: Kv, rules: KvRules) -> Kv:
 
 def _departures(shape: KvShape, asked: Kv, rules: KvRules) -> Iterator[str]:
     own = [name for name in (asked.k, asked.v) if _is_own(name)]
-    odd = _first(layer.k for layer in shape.layers if layer.k % (rules.whole_heads or 1))
+    whole = rules.whole_heads
+    odd = _first(layer.k for layer in shape.layers if whole and layer.k % whole)
     if own and odd:
         yield (
             f"K and V are q8_0 where K has heads of {odd} values: {own[0]} takes a multiple of "
-            f"{rules.whole_heads}"
+            f"{whole}"
         )
         return
     shared, edge = rules.shared_k, rules.edge_v

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from builder import (
     container,
+    gguf_file,
     gguf_shape,
     gpu_use,
     kept_log,
@@ -50,8 +51,6 @@ WAITING = {"OMP_WAIT_POLICY": "passive"}
 """Threads of the server sleep while they wait for each other, in place of spinning: what they
 compute is the same, and other work on the machine no longer multiplies a smoke's time."""
 
-_GGUF_MAGIC = b"GGUF"
-_GGUF_HEAD = 8
 _READINGS = 3  # the control twice, the one asked once
 
 
@@ -247,7 +246,9 @@ def _model(name: str) -> _Model:
     if name in MODELS:
         path = scripted_model(paths.cache() / "models", name)
         return _Model(name, path, Script(REPLY, THOUGHT))
-    return _Model(name, gguf_file(Path(name)), None)
+    # A header that cannot be read is said before anything is started.
+    gguf_file.read_keys(Path(name))
+    return _Model(name, Path(name), None)
 
 
 def _smoke(
@@ -357,37 +358,3 @@ def _evidence(case: _Case, asked: Launched | None, control: Launched | None) -> 
     if len(readings) < _READINGS:
         return replace(evidence, numbers="one of the two servers could not be asked")
     return replace(evidence, numbers=kv_numbers.compare(*readings))
-
-
-def gguf_file(path: Path) -> Path:
-    """The path itself, if a GGUF of this machine's byte order begins there.
-
-    Raises UsageError saying what is there instead.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(_GGUF_HEAD)
-    except OSError as error:
-        raise UsageError(
-            f"the model {path} cannot be read", why=error.strerror or str(error)
-        ) from error
-    if found := _not_gguf(head):
-        raise UsageError(
-            f"{path} is no GGUF that a server here can load",
-            why=found,
-            hint="name a .gguf file, or leave --model out for the one that builder writes",
-        )
-    return path
-
-
-def _not_gguf(head: bytes) -> str | None:
-    """What a file that begins like this is, if not a GGUF."""
-    if not head:
-        return "it is empty"
-    if not head.startswith(_GGUF_MAGIC):
-        return f"it begins with {head[:4]!r}, a GGUF with {_GGUF_MAGIC!r}"
-    version = int.from_bytes(head[4:], "little")
-    # Versions are small numbers: one with nothing in its low half was written the other way round.
-    if len(head) < _GGUF_HEAD or version & 0xFFFF == 0:
-        return f"its version reads as {version}: it is cut short, or of another byte order"
-    return None

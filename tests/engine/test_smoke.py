@@ -372,9 +372,9 @@ def test_a_port_that_is_free_is_used(engine: DockerClient, sleeping_image: str) 
     [
         (b"", "it is empty"),
         (b"GG", "it begins with b'GG'"),
-        (b"\x80\x02}q\x00pickle", "it begins with"),
+        (b"\x80\x02}q\x00pickle", "it is a PyTorch file"),
         (b"GGUF", "cut short"),
-        (b"GGUF\x00\x00\x00\x03", "of another byte order"),
+        (b"GGUF\x00\x00\x00\x03", "it is a big-endian GGUF"),
     ],
 )
 def test_a_file_that_is_no_gguf_starts_nothing(

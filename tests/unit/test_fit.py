@@ -126,6 +126,7 @@ def test_a_file_of_several_that_is_missing_is_named(tmp_path: Path):
 def test_an_output_that_is_the_input_is_in_both_places(tmp_path: Path):
     weights = memory.model(gguf_file.read(shapes.write(tmp_path, "grouped"))).weights
     assert weights.tied == weights.host == shapes.VOCABULARY * shapes.WIDTH * 2
+    assert weights.without_card == weights.card
 
 
 def test_layers_for_drafting_are_not_counted(tmp_path: Path):

@@ -67,6 +67,10 @@ def why(path: Path, content: bytes) -> str:
         (b'\x98\x0a\0\0\0\0\0\0{"__metadata__":{"format":"pt"}}', "it is a safetensors file"),
         (b"tjgg" + bytes(60), "from before GGUF"),
         (bytes(4096), "it begins with zeros"),
+        (b"", "it is empty"),
+        (b"GG", "it begins with b'GG', a GGUF with b'GGUF'"),
+        (b"GGUF\x03", "it is cut short"),
+        (b"GGUF\x03\0\0\0" + bytes(7), "it is cut short"),
         (b"GGUF" + struct.pack(">IQQ", 3, 1, 4), "big-endian"),
         (b"FUGG" + struct.pack(">IQQ", 3, 1, 4), "big-endian"),
         (struct.pack("<4sIQQ", b"GGUF", 4, 0, 0), "GGUF version 4; 2 and 3 are known here"),
@@ -184,6 +188,14 @@ def test_two_thousand_bent_headers_are_weighed_or_refused(tmp_path: Path, real_p
         except UsageError:
             pass
     assert 100 < weighed < 1900
+
+
+def test_smoke_says_what_a_model_is_before_it_starts_anything(tmp_path: Path):
+    page = tmp_path / "page.gguf"
+    page.write_bytes(b"<html><body>Log in</body></html>")
+    result = builder("smoke", "--binary", "/bin/false", "--model", page)
+    assert result.returncode == 2
+    assert "it is a web page (HTML)" in result.stderr
 
 
 def bent(content: bytes, chance: random.Random) -> bytes:

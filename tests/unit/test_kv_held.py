@@ -119,6 +119,9 @@ def test_spiritbuuns_heads_of_more_than_512_values_are_f16(real_pins: Pins) -> N
     rules, model = real_pins.forks["spiritbuun"].kv_rules, shape(8, 8, 8, 640)
     k, _ = kv_held.hold(model, model.layers[0], Kv("turbo3", "turbo3"), rules)
     assert k.name == "f16"
+    wide = shape(8, 8, 8, 512)
+    k, v = kv_held.hold(wide, wide.layers[0], Kv("turbo3", "turbo3"), rules)
+    assert (k.name, v.name) == ("turbo3", "turbo3")
     assert kv_held.departures(model, Kv("turbo3", "q8_0"), rules) == [
         "K is f16: 640 values a head are more than 512"
     ]

@@ -63,9 +63,10 @@ def test_layers_that_are_placed_by_hand_are_not_summed_up(flags: list[str]):
     assert launch_advice.advise(plan(parallel=3, flags=flags)) == []
 
 
-def test_all_layers_placed_by_hand_are_summed_up():
+@pytest.mark.parametrize("layers", ["48", "999", "all"])
+def test_all_layers_placed_by_hand_are_summed_up(layers: str):
     with pytest.raises(UsageError, match="of a card of"):
-        launch_advice.advise(plan(parallel=3, flags=["-ngl", "999"]))
+        launch_advice.advise(plan(parallel=3, flags=["-ngl", layers]))
 
 
 def test_a_cache_in_the_machines_memory_takes_nothing_of_the_card():
@@ -77,8 +78,9 @@ def test_a_cache_in_the_machines_memory_takes_nothing_of_the_card():
 
 def test_experts_that_stay_on_the_cpu_take_nothing_of_the_card():
     few = plan(model=MIXTURE, card=17 * GIB, flags=["-ncmoe", "8"])
-    with pytest.raises(UsageError, match=r"takes 18\.\d+ GiB of a card of 17"):
+    with pytest.raises(UsageError, match=r"takes 18\.\d+ GiB of a card of 17") as caught:
         launch_advice.advise(few)
+    assert caught.value.why.startswith("14.00 GiB of weights; KV f16 for 1 × 32768 tokens")
     assert launch_advice.advise(plan(model=MIXTURE, card=17 * GIB, flags=["-ncmoe", "24"])) == []
 
 
