@@ -495,6 +495,20 @@ class TestSecrets:
             "a GitHub token: /etc/app.conf (layer 3)",
         )
 
+    @pytest.mark.parametrize(
+        ("path", "status"),
+        [("/usr/lib/x86_64-linux-gnu/libgnutls.so.30.40.3", "pass"), (SERVER.path, "fail")],
+    )
+    def test_a_key_that_a_library_of_the_base_tests_itself_with_is_none(self, good, path, status):
+        held = frozenset({"a private key"})
+        library = File(path, "file", elf=SERVER.elf, secrets=held)
+        assert secrets(with_files(good, library)).status == status
+
+    def test_a_token_in_such_a_library_is_found(self, good):
+        held = frozenset({"a private key", "an npm token"})
+        library = File("/usr/lib/libx.so", "file", elf=SERVER.elf, secrets=held)
+        assert "an npm token: /usr/lib/libx.so" in secrets(with_files(good, library)).observed
+
     def test_one_that_a_later_layer_removed_is_found(self, good):
         file = File("/etc/app.conf", "file", secrets=frozenset({"a GitHub token"}))
         gone = with_files(with_files(good, file), removed=("/etc/app.conf",))
