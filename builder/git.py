@@ -412,12 +412,18 @@ class Branch:
         for commit in (new, old):
             if not self.fetch_commit(commit):
                 return ""
+        return self._first_with(path, has_it, old, new)
+
+    def _first_with(self, path: str, has_it: Callable[[str], bool], old: str, new: str) -> str:
         words = ["rev-list", "--first-parent", "--reverse", f"{old}..{new}", "--", path]
         steps = self._git(*words).split()
         if not steps or not has_it(self._text(steps[-1], path)):
             return ""
-        first = bisect.bisect_left(steps, 1, key=lambda one: has_it(self._text(one, path)))
-        return steps[first]
+        first = steps[bisect.bisect_left(steps, 1, key=lambda one: has_it(self._text(one, path)))]
+        # Of a merge it is the commit on the merged branch that brought it, where one did.
+        parents = self.show([first])[first].parents[:2]
+        inside = self._first_with(path, has_it, *parents) if len(parents) > 1 else ""
+        return inside or first
 
     def _text(self, commit: str, path: str) -> str:
         """A file of a commit that is here; it alone is fetched. "" where the commit has none."""

@@ -90,7 +90,10 @@ def test_the_first_commit_with_the_type_that_is_smoked_is_named(
 
     old = commit(0, "f16")
     commit(1, "f16", "turbo3")
-    first = commit(2, "f16", "turbo3", "turbo4")
+    repository.git("checkout", "--quiet", "-b", "side", old)
+    first = commit(2, "f16", "turbo4")
+    repository.git("checkout", "--quiet", "master")
+    repository.git("merge", "--quiet", "--no-edit", "--strategy-option=theirs", "side")
     repository.commit("of something else")
     head = [commit(number, "f16", "turbo3", "turbo4") for number in range(3, 6)][-1]
     fork = replace(real_pins.forks["spiritbuun"], url=repository.url, commit=head)
