@@ -181,6 +181,26 @@ def test_what_a_profile_places(flags: list[str], placed: Placement) -> None:
     assert placement(replace(PROFILE, flags=flags)) == placed
 
 
+@pytest.mark.parametrize(
+    ("flags", "by_hand"),
+    [
+        ([], False),
+        (["-ngl", "all"], False),
+        (["-ncmoe", "0"], False),
+        (["-ncmoe", "1"], True),
+        (["-ngl", "auto"], True),
+        (["-nkvo"], True),
+        (["-ot", "exps=CPU"], True),
+    ],
+)
+def test_only_what_stays_on_the_cpu_is_placed_by_hand(flags: list[str], *, by_hand: bool) -> None:
+    assert placement(replace(PROFILE, flags=flags)).by_hand is by_hand
+
+
+def test_a_flag_whose_value_is_missing_places_what_it_may() -> None:
+    assert placement(replace(PROFILE, flags=["-ngl"])).layers == -1
+
+
 def test_the_environment_places_too() -> None:
     env = {"LLAMA_ARG_N_CPU_MOE": "12", "LLAMA_ARG_KV_OFFLOAD": "off"}
     found = placement(replace(PROFILE, env=env))
