@@ -760,6 +760,17 @@ def test_load_fails(serve: Serve, reactions: dict[str, Reaction], observed: str)
     assert found.observed.startswith(observed)
 
 
+def test_in_mid_stream_is_claimed_of_no_stream_that_is_handed_over_whole(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(launches, "_terminate", lambda _serving, when: ended.append(when))
+    launches._terminate_in_stream(None, serve({"/completion": handed_over_whole(bad.completion)}))
+    assert ended == []
+    launches._terminate_in_stream(None, serve())
+    assert ended == ["in mid-stream"]
+
+
 def differs_in_streams(times: int) -> Reaction:
     """So many streams say something else than the whole answer."""
     left = list(range(times))
