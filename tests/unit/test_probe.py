@@ -374,6 +374,16 @@ def test_slots_longer_than_the_model_was_trained_for_are_unproven(serve: Serve) 
     assert "513 tokens refused, 511 served" in found.observed
 
 
+def test_a_server_that_caps_no_slot_is_held_to_what_was_asked(serve: Serve) -> None:
+    found = slots(serve(trained_for(bad.SLOT_TOKENS // 2)))
+    assert (found.status, "trained" in found.observed) == ("pass", False)
+
+
+def test_a_slot_as_long_as_the_model_was_trained_for_is_no_excuse(serve: Serve) -> None:
+    asked = Profile(bad.ALIAS, bad.SLOTS, bad.SLOT_TOKENS // 2)
+    assert slots(serve(trained_for(bad.SLOT_TOKENS), profile=asked)).status == "fail"
+
+
 @pytest.mark.parametrize("trained", [256, 768, 131072, None, True])
 def test_slots_shorter_than_asked_fail_whatever_the_model_was_trained_for(
     serve: Serve, trained: object
@@ -810,6 +820,30 @@ def test_how_streams_come_is_unproven_where_nobody_says_how_long_they_took(
     assert found.status == "unproven"
     assert "pieces, made in 0 ms" in found.observed
     assert (path == CHAT) == ("hung up in mid-stream, " in found.observed)
+
+
+def test_how_streams_come_is_unproven_of_a_few_pieces(serve: Serve) -> None:
+    def brief(handler: Handler, body: Body) -> None:
+        if not body.get("ignore_eos"):
+            return bad.chat(handler, body)
+        pieces = [bad.chat_event(content="x")] * 3
+        return handler.stream_pieces(*pieces, made=bad.chat_end)
+
+    found = load(serve({CHAT: brief}))
+    assert found.status == "unproven"
+    assert "3 pieces, made in" in found.observed
+
+
+@pytest.mark.parametrize("answer", [{}, {"choices": []}, {"choices": [{"message": "OK"}]}])
+def test_what_is_served_to_nonsense_is_a_chat(serve: Serve, answer: Body) -> None:
+    def half(handler: Handler, body: Body) -> None:
+        if body.get("temperature") == "hot":
+            return handler.say(200, answer)
+        return bad.chat(handler, body)
+
+    found = load(serve({CHAT: half}))
+    assert found.status == "fail"
+    assert found.observed.startswith("a word as temperature: 200")
 
 
 def test_an_error_line_of_a_stream_is_an_error(serve: Serve) -> None:
