@@ -96,6 +96,7 @@ def test_thetoms_turbo2_keeps_v_of_the_edges_in_q8_0(
     rules, model = real_pins.forks["thetom"].kv_rules, shape(layers, 8, 4, 128)
     held = [kv_held.hold(model, each, Kv("f16", "turbo2"), rules) for each in model.layers]
     assert [index for index, (_, v) in enumerate(held) if v.name == "q8_0"] == safe
+    assert bool(kv_held.departures(model, Kv("f16", "turbo2"), rules)) == bool(safe)
 
 
 def test_edges_are_those_of_the_model_where_few_layers_attend(real_pins: Pins) -> None:

@@ -51,6 +51,16 @@ def test_more_than_the_card_is_refused_with_the_sum():
     assert "builder fit" in caught.value.hint
 
 
+def test_what_takes_the_whole_card_fits():
+    exactly = launch_advice.need(PLAN, 32768, experts=True)
+    assert exactly is not None
+    assert launch_advice.advise(dataclasses.replace(PLAN, card=exactly)) == []
+    with pytest.raises(UsageError) as caught:
+        launch_advice.advise(dataclasses.replace(PLAN, card=exactly - 1))
+    # 3 of cache and 0.29 of buffers.
+    assert "and buffers take 3.29 GiB, 0.75 GiB is kept" in caught.value.why
+
+
 def test_a_draft_model_takes_of_the_card_too():
     with pytest.raises(UsageError, match="of a card of"):
         launch_advice.advise(dataclasses.replace(PLAN, draft=5 * GIB))
