@@ -44,7 +44,7 @@ from builder.smoke_report import SmokeReport
 if TYPE_CHECKING:
     from docker import DockerClient
 
-PROFILE = Profile(alias="builder-smoke", parallel=2, slot_tokens=2048)
+PROFILE = Profile(alias="builder-smoke", parallel=2, slot_tokens=1024)
 """The smoke's own: small, so that it is quick."""
 
 WAITING = {"OMP_WAIT_POLICY": "passive"}

@@ -57,9 +57,14 @@ class SmokeReport:
         return [probe for probe in unproven if probe in wanted]
 
     @property
+    def proves_nothing(self) -> bool:
+        """Whether no probe passed but `ready`, as /health also answers who has no API key."""
+        return all(one.status != "pass" for one in self.findings if one.probe != "ready")
+
+    @property
     def passed(self) -> bool:
-        """Whether no probe failed and none that is required is unproven."""
-        return not self.failed and not self.missing
+        """Whether something is proven, no probe failed, and none that is required is unproven."""
+        return not self.failed and not self.missing and not self.proves_nothing
 
     @property
     def headline(self) -> str:
@@ -71,6 +76,8 @@ class SmokeReport:
             parts.insert(0, f"failed: {', '.join(self.failed)}")
         if self.missing:
             parts.insert(0, f"required and not proven: {', '.join(self.missing)}")
+        if self.proves_nothing and not self.failed:
+            parts.insert(0, "nothing proven")
         return f"{verdict}  {self.target}: {'; '.join(parts)}"
 
 

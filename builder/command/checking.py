@@ -25,7 +25,7 @@ def smoke(
         typer.Option(metavar="PATH", exists=True, dir_okay=False, help="A llama-server program."),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="A profile of pins.toml; default: 2 slots of 2,048 tokens.")
+        str | None, typer.Option(help="A profile of pins.toml; default: 2 slots of 1,024 tokens.")
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="PATH", help="A GGUF, or one that builder writes: scripted, …")

@@ -383,7 +383,7 @@ def a_smoke(status: str = "pass") -> SmokeReport:
         profile=Profile("a", 1, 2048),
         model="scripted",
         kv=KvVerdict(Kv("q4_0", "q4_0"), (), "pass", "", "", "", ""),
-        findings=[Finding("ready", status, "200", "it exited")],
+        findings=[Finding("identity", status, "200", "it exited")],
         required=[],
         not_available=[],
         ready_s=1.0,
@@ -415,7 +415,7 @@ BROKEN = BuildFailedError("the build failed", why="a.cu(7): error", log="/logs/b
     [
         (stages(build=failing(BROKEN)), "build", "a.cu(7): error", "/logs/build.log"),
         (stages(audit="fail"), "audit", "size: 150 MB", "/logs/build.log"),
-        (stages(smoke="fail"), "smoke", "ready: it exited", "/logs/smoke.log"),
+        (stages(smoke="fail"), "smoke", "identity: it exited", "/logs/smoke.log"),
     ],
 )
 def test_a_stage_that_fails_is_named_with_its_log_and_nothing_changes(
@@ -432,7 +432,7 @@ def test_what_a_smoke_had_to_prove_and_did_not_is_told_with_what_it_saw(file, pr
     unproven = replace(a_smoke("unproven"), required=["contract"])
     with pytest.raises(RefusedError, match=r"^smoke failed") as caught:
         bump.bump(file, Request(), replace(stages(), smoke=lambda *_: unproven), progress)
-    assert "ready: it exited; expected: 200" in caught.value.why
+    assert "identity: it exited; expected: 200" in caught.value.why
 
 
 def test_a_commit_without_what_the_pins_name_of_it_is_not_pinned(file, home, progress):

@@ -49,6 +49,13 @@ def test_what_is_unproven_does_not_fail():
     assert report().passed
 
 
+def test_a_server_of_which_nothing_is_proven_but_that_it_answers_does_not_pass():
+    locked = report(**{**dict.fromkeys(CONTRACT, "unproven"), "ready": "pass"})
+    assert not locked.passed
+    assert locked.headline.startswith("FAIL  ")
+    assert ": nothing proven; " in locked.headline
+
+
 def test_one_failure_fails():
     found = report(slots="fail")
     assert (found.passed, found.failed) == (False, ["slots"])
