@@ -184,6 +184,6 @@ def test_the_speed_of_decoding(good: Server) -> None:
 
 def test_the_log_of_a_cpu_run_is_no_offload(started: Started) -> None:
     log = started.running.log()
-    found = offload(log, gpu=True, model_bytes=10**7, decode_tokens_s=500.0, memory_mib=None)
+    found = offload(log, model_bytes=10**7, decode_tokens_s=500.0, memory_mib=None)
     assert found.status == "fail"
     assert found.observed == "no layer is on a GPU: a CPU run; 2.25 MiB of KV cache in CPU"
