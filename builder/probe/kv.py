@@ -280,6 +280,8 @@ def _worse(numbers: Numbers | str | None, prompts: _Moved, decoding: _Moved | No
 
 def _as_control(evidence: KvEvidence, numbers: Numbers, seen: str) -> _Moved:
     kl, limit = numbers.distance.kl, _limit(numbers)
+    if limit > EIGHT_BITS.kl[1]:
+        return _Moved("nothing", f"the control's noise of {limit:.1e} hides what any type does")
     if kl <= limit:
         return _Moved("fits", f"{seen}, within the control's own noise")
     fallback = _fallback_band(evidence)

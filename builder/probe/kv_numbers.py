@@ -291,7 +291,16 @@ def _distribution(answer: Answer, index: int) -> Distribution | None:
     for entry in listed:
         if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
             return None
-        value = entry.get("logprob")
-        # JSON has no NaN: llama-server writes null.
-        found[entry["id"]] = float(value) if isinstance(value, int | float) else math.nan
+        found[entry["id"]] = _logprob(entry.get("logprob"))
     return found
+
+
+_LOWEST = -3.5e38
+"""Nats: below what llama-server writes for a likelihood of zero, the lowest number of 32 bits."""
+
+
+def _logprob(value: object) -> float:
+    """NaN for what is no logarithm of a likelihood. JSON has no NaN: llama-server writes null."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value <= _LEAST:
+        return math.nan
+    return float(max(value, _LOWEST))

@@ -8,9 +8,10 @@ write them alike but for the graph's splits; a run of mainline on a CPU had the 
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from builder.placement import EVERY, Placement
+from builder.placement import EVERY, LAYERS, Placement
+from builder.probe import kv_bytes
 from builder.probe.finding import Finding, Status, not_asked
 from builder.probe.server import OK, Server, post
 
@@ -54,6 +55,7 @@ def offload(
     """
     if no_gpu:
         return not_asked(PROBE, f"{no_gpu}: nothing to offload to")
+    placed = _really(placed, log)
     split = _splits(log, placed)
     faults = [*_layers(log, placed), *_flash_attention(log), *split.faults]
     faults += [*_buffers(log, placed), *_memory(log, memory_mib)]
@@ -114,6 +116,15 @@ def decode_speed(server: Server) -> float | None:
     return float(speed) if math.isfinite(speed) and speed > 0 else None
 
 
+def _really(placed: Placement, log: str) -> Placement:
+    """What is left to the CPU: nothing by a number of layers that is no less than there are."""
+    most = max((all_ for _, all_ in _counts(log)), default=EVERY)
+    if placed.layers is None or placed.layers < most:
+        return placed
+    words = tuple(word for word in placed.words if word.split(" ")[0] not in LAYERS)
+    return replace(placed, layers=None, words=words)
+
+
 def _layers(log: str, placed: Placement) -> list[str]:
     """What is wrong with the number of layers. A second line is a draft model's."""
     found = _counts(log)
@@ -132,13 +143,15 @@ def _counts(log: str) -> list[tuple[int, int]]:
 
 
 def _flash_attention(log: str) -> list[str]:
-    """What is wrong with flash attention as far as the server says: it is off.
+    """What is wrong with flash attention as far as the server says: it is off in some context.
 
     Whether the GPU has a kernel for it is told by the graph: see `_splits`.
     """
-    states = [direct or resolved for direct, resolved in _FLASH.findall(log)]
-    if not states or states[-1] != "enabled":
-        return [f"flash attention {states[-1] if states else 'is not in the log'}"]
+    real = [context.text for context in kv_bytes.contexts(log) if not context.dry]
+    for text in real or [log]:
+        states = [direct or resolved for direct, resolved in _FLASH.findall(text)]
+        if not states or states[-1] != "enabled":
+            return [f"flash attention {states[-1] if states else 'is not in the log'}"]
     return []
 
 

@@ -300,3 +300,13 @@ def test_f16_above_the_noise_is_unproven_up_to_what_a_type_does(
     verdict: Judge, kl: float, noise: float, scripted: bool, status: str
 ) -> None:
     assert verdict(F16, kl, 1.0, noise=noise, scripted=scripted).status == status
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+@pytest.mark.parametrize("kl", [0.0, 3e-2, 0.3])
+def test_f16_is_not_told_from_what_eight_bits_do_by_a_control_that_wanders(
+    verdict: Judge, kl: float, *, scripted: bool
+) -> None:
+    found = verdict(F16, kl, 0.5, noise=0.2, scripted=scripted)
+    assert found.status == "unproven"
+    assert "noise of 4.0e-01 hides" in found.reason

@@ -343,3 +343,18 @@ def test_decoding_to_no_numbers_is_infinitely_far_also_when_other_tokens_follow(
     control, nan = decoded(*[P] * DECODED), logs(0.6, 0.4) | {2: math.nan}
     broken = decoded(P, *[nan] * (DECODED - 1), tokens=(0, 0, *(2,) * (DECODED - 2)))
     assert decoding_of(compare(broken, control, control)).distance.kl == math.inf
+
+
+@pytest.mark.parametrize("value", [None, True, "-1", math.nan, 0.5, 12.3, 800.0, math.inf, 10**400])
+def test_what_is_no_logarithm_of_a_likelihood_is_infinitely_far(
+    serve: Serve, value: object
+) -> None:
+    (answer,) = ask(serve(lambda _: (200, listed(-0.1, value))), PROMPTS[:1]).distributions  # type: ignore[arg-type]
+    assert math.isnan(answer[1])
+    assert distance([logs(0.5, 0.5)], [answer]).kl == math.inf
+
+
+def test_a_likelihood_of_zero_hides_nothing(serve: Serve) -> None:
+    (answer,) = ask(serve(lambda _: (200, listed(0.0, -math.inf))), PROMPTS[:1]).distributions
+    assert distance([answer], [answer]).kl == 0
+    assert distance([answer], [logs(0.5, 0.5)]).kl == pytest.approx(math.log(2), rel=1e-3)

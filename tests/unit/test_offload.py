@@ -111,6 +111,46 @@ def moe_log(splits: int, offloaded: int = 49) -> str:
     return log.replace("graph splits = 2", f"graph splits = {splits}")
 
 
+@pytest.mark.parametrize("flags", [["-ngl", "99"], ["-ngl", "49"], ["--gpu-layers", "999"]])
+def test_as_many_layers_as_there_are_leave_nothing_to_the_cpu(flags: list[str]) -> None:
+    every = placed(*flags)
+    assert judged(moe_log(2), placed=every).status == "pass"
+    assert judged(moe_log(2), placed=every).expected == judged(moe_log(2)).expected
+    on_host = judged(moe_log(2).replace("CUDA0 KV", "CPU KV"), placed=every)
+    assert on_host.observed.startswith("8.38 MiB of KV cache in CPU")
+    assert judged(moe_log(2), placed=every, decode_tokens_s=1.0).status == "fail"
+    experts = judged(moe_log(98), placed=placed(*flags, "--cpu-moe"), decode_tokens_s=1.0)
+    assert (experts.status, "leaves to the CPU: --cpu-moe" in experts.expected) == ("pass", True)
+
+
+SIZE = (
+    "llama_kv_cache: size =    8.38 MiB (  2048 cells,   8 layers,  2/2 seqs), "
+    "K (f16):    4.19 MiB, V (f16):    4.19 MiB\n"
+)
+
+
+def context(buffer_mib: str, flash: str) -> str:
+    return (
+        f"constructing llama_context\nllama_context: flash_attn    = {flash}\n"
+        f"llama_kv_cache:      CUDA0 KV buffer size =     {buffer_mib} MiB\n{SIZE}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("contexts", "status"),
+    [
+        ([("8.38", "disabled"), ("8.38", "enabled")], "fail"),
+        ([("8.38", "enabled"), ("8.38", "disabled")], "fail"),
+        ([("8.38", "enabled"), ("8.38", "enabled")], "pass"),
+        # A dry run of `--fit`.
+        ([("0.00", "auto"), ("8.38", "enabled")], "pass"),
+    ],
+)
+def test_each_contexts_flash_attention_counts(contexts: list[tuple[str, str]], status: str) -> None:
+    log = gpu_log("llama_context: flash_attn    = enabled\n", "")
+    assert judged(log + "".join(context(*each) for each in contexts)).status == status
+
+
 def placed(*flags: str) -> Placement:
     return placement(Profile("a", 1, 512, flags=list(flags)))
 
@@ -125,7 +165,6 @@ def placed(*flags: str) -> Placement:
         (["-ot", r"\.ffn_.*_exps\.=CPU"], moe_log(98)),
         (["-ngl", "40"], moe_log(4, offloaded=40)),
         (["-ngl", "40"], moe_log(4, offloaded=40).replace("CUDA0 KV", "CPU KV")),
-        (["-ngl", "99"], moe_log(2)),
         (["-nkvo"], moe_log(98).replace("CUDA0 KV", "CPU KV")),
     ],
 )
