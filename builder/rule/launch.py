@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from builder.image_tree import File
 from builder.probe.finding import Finding
 from builder.rule import health_words
+from builder.rule.secret import shown
 from builder.rule.subject import Subject, some, verdict_on
 
 USER = "user"
@@ -53,7 +54,7 @@ def entrypoint(subject: Subject) -> Finding:
         ENTRYPOINT,
         [fault] if (fault := _entrypoint_fault(subject)) else [],
         expected="the server as PID 1, or an init that starts it: no shell, no script",
-        good=" ".join(subject.config.entrypoint),
+        good=shown(" ".join(subject.config.entrypoint)),
     )
 
 
@@ -64,14 +65,14 @@ def healthcheck(subject: Subject) -> Finding:
         HEALTHCHECK,
         _healthcheck_faults(subject, test),
         expected="a HEALTHCHECK that can say no, and all that it runs",
-        good=" ".join(test[1:])[:_SHOWN],
+        good=shown(" ".join(test[1:]))[:_SHOWN],
     )
 
 
 def _healthcheck_faults(subject: Subject, test: Sequence[str]) -> list[str]:
     if not test or test[0] == "NONE":
         return ["none"]
-    words = " ".join(test[1:])[:_SHOWN]
+    words = shown(" ".join(test[1:]))[:_SHOWN]
     if not test[1:]:
         return ["nothing to run"]
     shell = subject.config.shell[:1] if test[0] == "CMD-SHELL" else ()
@@ -94,7 +95,7 @@ def settings(subject: Subject) -> Finding:
     ]
     words = _options(subject)
     if words:
-        options = [word for word in words if word.startswith("-")]
+        options = [word.partition("=")[0] for word in words if word.startswith("-")]
         faults.append(f"the server's command line has {some(options or ['a word'])}")
     given = [f"{name}={environment[name]}" for name in _GIVEN if name in environment]
     return verdict_on(
@@ -133,7 +134,8 @@ def _after_flags(words: list[str]) -> list[str]:
 
 def _setting(name: str, value: str) -> str:
     """The setting in words, without a value that may be a secret."""
-    return f"{name} is set" if re.search(r"KEY|TOKEN", name) else f"{name}={value[:_SHOWN]}"
+    is_secret = re.search(r"KEY|TOKEN", name) or shown(value) != value
+    return f"{name} is set" if is_secret else f"{name}={value[:_SHOWN]}"
 
 
 def _options(subject: Subject) -> list[str]:
@@ -146,7 +148,7 @@ def _options(subject: Subject) -> list[str]:
 
 def _entrypoint_fault(subject: Subject) -> str | None:
     words = list(subject.config.entrypoint or subject.config.command)
-    shown = " ".join(words)
+    all_ = shown(" ".join(words))
     if not words:
         return "none"
     if posixpath.basename(words[0]) in _INITS:
@@ -155,8 +157,8 @@ def _entrypoint_fault(subject: Subject) -> str | None:
         words = _after_flags(words[1:])
     found = program(subject, words[0]) if words else None
     if found is None:
-        return f"{words[0]} is not in the image" if words else f"{shown} starts nothing"
+        return f"{words[0]} is not in the image" if words else f"{all_} starts nothing"
     if found.elf is None:
         return f"{words[0]} is a script" if found.script else f"{words[0]} is no program"
     is_server = posixpath.basename(found.path) == _SERVER
-    return None if is_server else f"{words[0]} is not {_SERVER}: {shown}"
+    return None if is_server else f"{words[0]} is not {_SERVER}: {all_}"

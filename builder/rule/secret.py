@@ -15,11 +15,11 @@ _KEY = "a private key"
 # Words that one of must be there: an expression over every byte of an image takes seconds.
 _CONTENTS: dict[str, tuple[tuple[bytes, ...], re.Pattern[bytes]]] = {
     _KEY: (
-        (b"PRIVATE KEY-----",),
+        (b"PRIVATE KEY-----", b"PRIVATE KEY BLOCK-----"),
         # A program that reads keys holds the first line too; only a key goes on.
         re.compile(
-            rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----(?:\s|\\n)+([\w-]+: [^\n]{0,80}\s+){0,3}"
-            rb"[A-Za-z0-9+/=\s]{64}"
+            rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY( BLOCK)?-----(?:\s|\\n)+"
+            rb"([\w-]+: [^\n]{0,80}\s+){0,3}[A-Za-z0-9+/=\s]{64}"
         ),
     ),
     "an AWS access key": ((b"AKIA",), re.compile(rb"(?<![\w+/])AKIA[A-Z0-9]{16}(?![\w+/])")),
@@ -64,6 +64,15 @@ _CONTENTS: dict[str, tuple[tuple[bytes, ...], re.Pattern[bytes]]] = {
             rb"(?<!\w)(xox[abeprs]-\d{6,20}-|xapp-\d-[A-Z0-9]{6,20}-)[A-Za-z0-9-]{10,200}(?![\w-])"
         ),
     ),
+    "a Slack webhook": (
+        (b"hooks.slack.com/services/",),
+        re.compile(rb"hooks\.slack\.com/services/T\w{6,20}/B\w{6,20}/[A-Za-z0-9]{20,60}", re.ASCII),
+    ),
+    "a Stripe key": (
+        (b"sk_live_", b"rk_live_"),
+        re.compile(rb"(?<!\w)[rs]k_live_[A-Za-z0-9]{20,200}(?!\w)"),
+    ),
+    "a Groq API key": ((b"gsk_",), re.compile(rb"(?<!\w)gsk_[A-Za-z0-9]{52}(?!\w)")),
     "a Hugging Face token": ((b"hf_",), re.compile(rb"(?<!\w)hf_[A-Za-z0-9]{30,80}(?!\w)")),
     "an NVIDIA API key": ((b"nvapi-",), re.compile(rb"(?<![\w-])nvapi-[\w-]{60,80}", re.ASCII)),
     "an API key": (
@@ -89,7 +98,8 @@ _MAY_HOLD_LOGINS = re.compile(
 """Settings of programs that log in somewhere: good images have some, without a login."""
 
 _ASSIGNED = re.compile(
-    r"\b([A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIALS?)[A-Z0-9_]*)"
+    r"\b([A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|(?:ACCESS|PRIVATE|ACCOUNT)_?KEY"
+    r"|CREDENTIALS?)[A-Z0-9_]*|(?:[A-Z0-9_]*_)?(?:PASS|PAT)|[A-Z0-9_]+_PWD)"
     r"=[\"']?([^\s\"';]*)",
     re.IGNORECASE,
 )
@@ -103,13 +113,27 @@ _COMMENT = re.compile(r"^[ \t]*(#|;|//[ \t]).*$", re.MULTILINE)
 _OPTION = re.compile(
     r"--([a-z-]*(?:password|passwd|token|api-key))[\"']?[\s=]+[\"']?([^\s\"',;-][^\s\"',;]*)"
 )
-_UNSET = re.compile(r"|\$.*|true|false|yes|no|on|off|none|null", re.IGNORECASE)
+_UNSET = re.compile(r"|\$.*|[01]|true|false|yes|no|on|off|none|null", re.IGNORECASE)
 """Nothing, a variable, a switch: no secret under any name."""
 _NAMES_A_PLACE = re.compile(r".*_(PATH|FILE|DIR)", re.IGNORECASE)
 _NAMES_A_NUMBER = re.compile(r".*TOKEN(S|IZ|_(BIAS|BUDGET|COUNT|ID|LIMIT|RATIO)).*", re.IGNORECASE)
-_BEARER = re.compile(r"\bauthorization: *(?:bearer|basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
+_NAMES_A_KIND = re.compile(r".*_(TYPE|HEADER|NAME)", re.IGNORECASE)
+_NAMES_A_MODELS = re.compile(
+    r".*(TOKENI[SZ]|(?<![A-Z0-9])(BOS|EOS|PAD|UNK|SEP|CLS|MASK|SPECIAL)_TOKEN).*", re.IGNORECASE
+)
+"""A model's own tokens, and what makes them: words of no use to a thief."""
+_BEARER = re.compile(
+    r"\b(?:authorization: *(?:bearer|basic|token) +"
+    r"|(?:x-(?:goog-)?api-key|(?:private|job)-token): *)[\w.~+/=-]{8,}",
+    re.IGNORECASE,
+)
 _IN_ADDRESS = re.compile(r"\w://[^\s/:@$]*:[^\s/@$]+@")
 _OF_CURL = re.compile(r"\bcurl\b[^\n;|&]{0,300}?\s(-u|--user)[ =]?[\"']?[^\s\"':$]+:[^\s\"'$]+")
+_OF_LOGIN = re.compile(
+    r"\b(?:docker|podman|buildah|skopeo|helm|oras|crane)\b[^\n;|&]{0,100}?\blogin\b[^\n;|&]{0,300}?"
+    r"\s(?:-p[ =]?|--password[ =])[\"']?[^\s\"'$-]"
+    r"|\bsshpass\s+-p ?[\"']?[^\s\"'$]"
+)
 _USER_OF_ADDRESS = re.compile(r"\bhttps?://([^\s/:@$?#\"'<>]+)@", re.IGNORECASE)
 _USER = re.compile(r"(?!.*token)[a-z][a-z._@-]{0,30}", re.IGNORECASE)
 """The name of somebody, or of a mailbox: who gives a token alone in an address has digits in it."""
@@ -172,11 +196,21 @@ def _in_config(subject: Subject) -> Iterator[str]:
     labels = [f"{name}={value}" for name, value in config.labels.items()]
     places = {"the history": config.history, "the environment": config.environment}
     places["the command"] = (" ".join([*config.entrypoint, *config.command]),)
+    places["the healthcheck"] = (" ".join(config.healthcheck),)
     for place, texts in {**places, "a label": labels}.items():
         for text in texts:
-            found = [*sorted(kinds(text.encode())), *_values(_ASSIGNED, text)]
-            found += [*_values(_OPTION, text), *_logins(text)]
-            yield from (f"{what}: in {place}" for what in found)
+            yield from (f"{what}: in {place}" for what in in_words(text))
+
+
+def in_words(text: str) -> list[str]:
+    """What a command, a setting or a label has of secrets: which kind, never what."""
+    found = [*sorted(kinds(text.encode(errors="replace"))), *_values(_ASSIGNED, text)]
+    return [*found, *_values(_OPTION, text), *_logins(text)]
+
+
+def shown(text: str) -> str:
+    """The words of an image as a report may show them: not at all where a secret is among them."""
+    return "(not shown: a secret is in it)" if in_words(text) else text
 
 
 def _values(pattern: re.Pattern[str], text: str) -> Iterator[str]:
@@ -193,6 +227,8 @@ def _logins(text: str) -> Iterator[str]:
         yield "a password in an address"
     if _OF_CURL.search(text):
         yield "a password given to curl"
+    if _OF_LOGIN.search(text):
+        yield "a password given to a login"
     users = (unquote(user) for user in _USER_OF_ADDRESS.findall(text))
     if any(not _USER.fullmatch(user) for user in users):
         yield "a token in an address"
@@ -203,7 +239,7 @@ def _is_setting(name: str, value: str) -> bool:
 
     By name and value together: a number is a limit in MAX_TOKENS and a password in PASSWORD.
     """
-    if _UNSET.fullmatch(value):
+    if _UNSET.fullmatch(value) or _NAMES_A_KIND.fullmatch(name) or _NAMES_A_MODELS.fullmatch(name):
         return True
     if _NAMES_A_PLACE.fullmatch(name):
         return value.startswith(("/", "~/", "./"))

@@ -62,6 +62,9 @@ TOKENS = {
     "a GitHub fine-grained token": "github_pat_" + LETTERS[:22] + "_" + (LETTERS * 2)[:59],
     "a Hugging Face token": "hf_" + LETTERS[:34],
     "an API key": "sk-proj-" + LETTERS,
+    "a Slack webhook": "https://hooks.slack.com/services/" + "T0123ABCD/B0123ABCD/" + LETTERS[:24],
+    "a Stripe key": "sk_live_" + LETTERS[:24],
+    "a Groq API key": "gsk_" + "a1B2" * 13,
     "a private key": "-----BEGIN " + "PRIVATE KEY-----\n" + LETTERS * 4 + "\n",
 }
 
@@ -581,6 +584,17 @@ class TestSecrets:
             "HF_TOKEN_PATH=/token",
             "HF_TOKEN_PATH=~/.cache/token",
             "USE_TOKEN='yes'",
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN=1",
+            "TOKENIZER=llama",
+            "TOKENIZER_PATH=models/tokenizer",
+            "TOKENIZER_MODE=auto",
+            "EOS_TOKEN=<|im_end|>",
+            "SPECIAL_TOKENS_MAP=special_tokens_map.json",
+            "TOKEN_TYPE=bearer",
+            "API_KEY_HEADER=X-Api-Key",
+            "PWD=/opt/llama",
+            "PATH=/usr/bin",
+            "GPG_KEY=7169605F62C751356D054A26A821E680E5FA6305",
         ],
     )
     def test_a_setting_whose_name_sounds_like_a_secret_is_none(self, good, setting):
@@ -597,10 +611,72 @@ class TestSecrets:
             "AWS_SECRET_ACCESS_KEY=/ab/cd+1",
             "HF_TOKEN_PATH=hunter2",
             "MAX_TOKENS=hunter2",
+            "THREADPAD_TOKEN=hunter2",
+            "DB_PASS=hunter2",
+            "PASS=hunter2",
+            "MYSQL_PWD=hunter2",
+            "GH_PAT=hunter2",
+            "SSH_PASSPHRASE=hunter2",
+            "SIGNING_PRIVATE_KEY=hunter2",
+            "AccountKey=hunter2",
         ],
     )
     def test_a_value_that_is_no_setting_is_a_secret(self, good, setting):
         assert secrets(with_config(good, environment=(setting,))).status == "fail"
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "RUN curl -H 'Authorization: token abcdef1234567890' https://example.org",
+            "RUN curl -H 'x-api-key: abcdef1234567890' https://example.org",
+            "RUN curl -H 'PRIVATE-TOKEN: abcdef1234567890' https://example.org",
+            "RUN docker login -u me -p hunter2 example.org",
+            "RUN docker login -u me --password=hunter2 example.org",
+            "RUN sshpass -p hunter2 ssh example.org",
+        ],
+    )
+    def test_other_logins_in_the_history_are_found(self, good, command):
+        assert secrets(with_config(good, history=(command,))).status == "fail"
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "RUN curl -H 'x-api-key: $KEY' https://example.org",
+            "RUN docker login -u me -p $PASS example.org",
+            "RUN docker login -u me --password-stdin < /run/secrets/x",
+            'RUN sshpass -p "$PASS" ssh example.org',
+            "RUN docker run -p 8080:8080 x",
+        ],
+    )
+    def test_other_logins_by_a_variable_are_none(self, good, command):
+        assert secrets(with_config(good, history=(command,))).status == "pass"
+
+    def test_a_private_key_in_a_block_is_found(self, good):
+        block = "-----BEGIN PGP PRIVATE KEY " + "BLOCK-----\n\n" + LETTERS * 4
+        assert secrets(with_config(good, labels={"x": block})).status == "fail"
+
+    def test_one_in_the_healthcheck_is_found(self, good):
+        test = ("CMD", "curl", "-H", "Authorization: Bearer abcdef1234567890", URL)
+        assert outcome(secrets(with_config(good, healthcheck=test))) == (
+            "fail",
+            "a login in a header: in the healthcheck",
+        )
+
+    def test_no_rule_on_the_launch_shows_one(self, good):
+        header = "Authorization: Bearer hunter2hunter2"
+        shell = with_files(good, SH, CURL)
+        for changes in (
+            {"entrypoint": ("/opt/llama/llama-server", "--api-key", "hunter2")},
+            {"entrypoint": ("/usr/bin/sh", "--api-key", "hunter2")},
+            {"command": ("--api-key=hunter2",)},
+            {"healthcheck": ("CMD", "curl", "-f", "-H", header, URL)},
+            {"healthcheck": ("CMD", "gone", "-H", header, URL)},
+            {"healthcheck": ("CMD-SHELL", f"curl -H '{header}' {URL} || true")},
+            {"environment": ("LLAMA_ARG_MODEL_URL=https://me:hunter2@example.org/x.gguf",)},
+        ):
+            subject = with_config(shell, **changes)
+            for rule in (entrypoint, healthcheck, settings):
+                assert "hunter2" not in rule(subject).observed
 
     def test_a_bearer_header_in_the_history_is_a_login(self, good):
         command = "RUN curl -H 'Authorization: Bearer abcdef1234567890' https://example.org"
