@@ -23,7 +23,8 @@ class Elf:
     """One ELF file. `machine` is its architecture and word size, which its needs share.
 
     `soname` is the name that it gives itself, and under which ldconfig lists it. `search` are the
-    folders of RUNPATH, or of RPATH without one, `interpreter` is the loader's path. `wants` are the
+    folders of RUNPATH, or of RPATH without one (`first` then, as they go before those of the
+    environment), `interpreter` is the loader's path. `wants` are the
     symbol versions that it cannot do without, each with its library, `defines` those of its own;
     `imports` are the symbols that some library must give it, `exports` those that it gives.
 
@@ -44,6 +45,7 @@ class Elf:
     defines: frozenset[str] = frozenset()
     imports: frozenset[str] = frozenset()
     exports: frozenset[str] = frozenset()
+    first: bool = False
 
 
 def read(file: BinaryIO, *, deep: bool) -> Elf:
@@ -92,7 +94,8 @@ def _linking(layout: Layout, parts: list[Segment]) -> Elf:
 
     interpreters = [layout.text(one.offset) for one in parts if one.kind == elf_layout.INTERPRETER]
     # The loader ignores RPATH where there is a RUNPATH.
-    search = texts(_RUNPATH) or texts(_RPATH)
+    runpaths = texts(_RUNPATH)
+    search = runpaths or texts(_RPATH)
     wants, defines = table(_WANTED), table(_DEFINED)
     hashes, gnu_hashes, symbols = table(_HASH), table(_GNU_HASH), table(_SYMBOLS)
     number = 0
@@ -114,6 +117,7 @@ def _linking(layout: Layout, parts: list[Segment]) -> Elf:
         else frozenset(),
         imports=imports,
         exports=exports,
+        first=bool(search) and not runpaths,
     )
 
 

@@ -138,11 +138,18 @@ def _fault_when_off(reply: Reply, script: Script | None) -> str:
         return why
     if reply.thought:
         return "reasoning"
-    spare = SPARE_TOKENS_SCRIPTED if script else SPARE_TOKENS
-    most = len(reply.text.encode()) + spare
-    if isinstance(reply.tokens, int) and reply.tokens > most:
-        return f"more tokens than the text can have: {most}"
+    if why := _hidden(reply.text, reply.tokens, script):
+        return why
     return "" if reply.text.strip() else "no text"
+
+
+def _hidden(text: str, tokens: object, script: Script | None) -> str:
+    """What is wrong where more was counted than shown."""
+    spare = SPARE_TOKENS_SCRIPTED if script else SPARE_TOKENS
+    most = len(text.encode()) + spare
+    if isinstance(tokens, int) and tokens > most:
+        return f"more tokens than the text can have: {most}"
+    return ""
 
 
 def _fault_when_on(reply: Reply, script: Script | None) -> str:
@@ -187,18 +194,19 @@ def _in_streams(server: Server, replies: tuple[Reply, ...]) -> tuple[list[str], 
         streamed = read(server, reply.api, _question(server, MOST_TOKENS))
         if streamed.fault and streamed.tokens is None:
             open_.append(f"{reply.api} as a stream counts nothing: {streamed.fault}")
-        elif why := _stream_fault(streamed, on=bool(server.profile.thinking)):
+        elif why := _stream_fault(streamed, server.script, on=bool(server.profile.thinking)):
             faults.append(f"{reply.api} as a stream: {why}")
     return faults, open_
 
 
-def _stream_fault(streamed: Streamed, *, on: bool) -> str:
+def _stream_fault(streamed: Streamed, script: Script | None, *, on: bool) -> str:
     """What is wrong with a stream's thoughts and usage."""
     if not on and streamed.thought:
         return f"reasoning {quoted(streamed.thought)}"
     if on and not streamed.thought:
         return "no reasoning"
-    return _usage_fault(streamed.prompt_tokens, streamed.tokens)
+    hidden = "" if on else _hidden(streamed.text, streamed.tokens, script)
+    return hidden or _usage_fault(streamed.prompt_tokens, streamed.tokens)
 
 
 def _unfinished(replies: tuple[Reply, ...]) -> list[str]:

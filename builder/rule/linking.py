@@ -38,8 +38,9 @@ _CACHE_HEAD = struct.Struct("<20sII20x")
 _CACHE_ENTRY = struct.Struct("<iIIIQ")
 _LONGEST = 4096
 
-Loader = tuple[Mapping[str, list[str]], tuple[str, ...]]
-"""What ldconfig wrote down (soname → paths), and the folders that are looked in beside it."""
+Loader = tuple[tuple[str, ...], Mapping[str, list[str]], tuple[str, ...]]
+"""The folders that the environment names, what ldconfig wrote down (soname → paths), and the
+folders that are looked in at last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,10 @@ def loader(subject: Subject) -> Loader:
     """What the image's dynamic loader goes by."""
     cache = subject.tree.resolve("/etc/ld.so.cache")
     environment = dict(one.partition("=")[::2] for one in subject.config.environment)
-    set_by_image = [one for one in environment.get("LD_LIBRARY_PATH", "").split(":") if one]
+    set_by_image = environment.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":")
     default = _MUSL_DEFAULT if _is_musl(subject.tree) else _DEFAULT
-    return cached(cache.text if cache and cache.text else b""), (*set_by_image, *default)
+    written = cached(cache.text if cache and cache.text else b"")
+    return tuple(filter(None, set_by_image)), written, default
 
 
 def cached(text: bytes) -> dict[str, list[str]]:
@@ -198,13 +200,14 @@ def _is_musl(tree: Tree) -> bool:
 
 
 def _candidates(where: Loader, file: File, elf: Elf, name: str) -> Iterator[str]:
-    """The paths under which the loader looks for a name."""
+    """The paths under which the loader looks for a name, in its order."""
     if "/" in name:
         yield name
         return
-    cache, folders = where
-    for folder in elf.search:
-        yield f"{_expanded(file, folder)}/{name}"
+    set_by_image, cache, folders = where
+    own = [_expanded(file, folder) for folder in elf.search]
+    given = [_expanded(file, folder) for folder in set_by_image]
+    yield from (f"{folder}/{name}" for folder in (own + given if elf.first else given + own))
     yield from cache.get(name, ())
     yield from (f"{folder}/{name}" for folder in folders)
 

@@ -253,6 +253,14 @@ class TestNeeds:
             "pass"
         )
 
+    def test_the_environments_folders_go_before_a_files_runpath(self, good):
+        old = File("/old/libggml-cpu.so", "file", elf=Elf(MACHINE, defines=frozenset({"CPU_1.0"})))
+        newer = with_elf(with_files(good, old), CPU, defines=frozenset({"CPU_2.0"}))
+        wanting = with_elf(newer, SERVER, wants=(("libggml-cpu.so", "CPU_2.0"),))
+        shadowed = with_config(wanting, environment=("LD_LIBRARY_PATH=/gone:/old",))
+        assert (needs(wanting).status, needs(shadowed).status) == ("pass", "fail")
+        assert needs(with_elf(shadowed, SERVER, first=True)).status == "pass"
+
     def test_the_library_that_the_loader_takes_first_must_have_it(self, good):
         path = "/usr/lib/x86_64-linux-gnu/libggml-cpu.so"
         newer = File(path, "file", elf=Elf(MACHINE, defines=frozenset({"CPU_2.0"})))

@@ -49,6 +49,14 @@ def test_where_a_file_searches(tags, search):
     assert read(made(tags=tags)).search == search
 
 
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [((), False), (("rpath",), True), (("runpath",), False), (("rpath", "runpath"), False)],
+)
+def test_whether_a_file_searches_before_the_environments_folders(names, first):
+    assert read(made(tags=tuple((name, "/a") for name in names))).first is first
+
+
 def test_the_interpreter_of_a_program():
     assert read(made(interpreter="/lib/ld.so")).interpreter == "/lib/ld.so"
 

@@ -566,6 +566,12 @@ SILENT_CHAT = bad.both(
 THINKS_IN_CHAT_STREAMS = bad.both(
     bad.chat_body(content="OK"), bad.chat_events({"reasoning_content": "hm"}, {"content": "OK"})
 )
+OVERCOUNTED_CHAT = bad.both(
+    bad.chat_body(content="OK"), bad.chat_events({"content": "OK"}, tokens=30)
+)
+OVERCOUNTED_MESSAGE = bad.both(
+    bad.messages_body(bad.TEXT), bad.message_events(*bad.OK_DELTAS, tokens=30)
+)
 THINKS_IN_MESSAGE_STREAMS = bad.both(
     bad.messages_body(bad.TEXT), bad.message_events(bad.THOUGHT_DELTA, *bad.OK_DELTAS)
 )
@@ -577,6 +583,14 @@ THINKS_IN_MESSAGE_STREAMS = bad.both(
         ({CHAT: UNCOUNTED_CHAT}, f"{CHAT} as a stream: usage: prompt 47, answer 0"),
         ({CHAT: SILENT_CHAT}, f"{CHAT} as a stream: usage: prompt None, answer None"),
         ({MESSAGES: UNCOUNTED_MESSAGE}, f"{MESSAGES} as a stream: usage: prompt 47, answer 0"),
+        (
+            {CHAT: OVERCOUNTED_CHAT},
+            f"{CHAT} as a stream: more tokens than the text can have: 4",
+        ),
+        (
+            {MESSAGES: OVERCOUNTED_MESSAGE},
+            f"{MESSAGES} as a stream: more tokens than the text can have: 4",
+        ),
         ({CHAT: THINKS_IN_CHAT_STREAMS}, f"{CHAT} as a stream: reasoning 'hm'"),
         ({MESSAGES: THINKS_IN_MESSAGE_STREAMS}, f"{MESSAGES} as a stream: reasoning 'hm'"),
     ],
