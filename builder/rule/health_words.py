@@ -27,6 +27,9 @@ _BEFORE = {
 _YES = {"true", ":", "echo", "printf"}
 """Commands that always end with 0."""
 
+_READS = {"cat", "tee", "head", "tail", "sort", "wc"}
+"""What ends with 0 at the end of a pipe, whatever came through it."""
+
 _MAY_END = {"exit", "return", "set", "exec", "trap", "kill"}
 _BRANCHES = {"if", "while", "until", "for", "case", "function"}
 _BUILT_IN = (
@@ -39,7 +42,8 @@ _BUILT_IN = (
 """What a shell runs, or reads, without a program of that name."""
 
 _REDIRECTION = re.compile(r"(\d*|&)(<>|>>|>|<)(&[\d-]|\s*[^\s;&|()]+)")
-_PLAIN = re.compile(r"[\w./+-]*[A-Za-z][\w./+-]*")
+_COMMAND_FLAG = re.compile(r"-[a-z]*c[a-z]*")
+_PLAIN = re.compile(r"(?!-)[\w./+-]*[A-Za-z][\w./+-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,9 @@ def programs(test: Sequence[str]) -> list[str]:
     What a shell only makes up while it runs, as `$check`, is left out.
     """
     direct, script = _read(test)
-    names = [command.words[0] for command in _commands(script)]
+    names = [command.words[0] for command in _commands(script or "")]
     # The patterns of a `case` and the text of a here-document look like commands.
-    clear = "case" not in names and "<<" not in script
+    clear = "case" not in names and "<<" not in (script or "")
     plain = [name for name in names if name not in _BUILT_IN and _PLAIN.fullmatch(name)]
     return list(dict.fromkeys([*direct, *(plain if clear else [])]))
 
@@ -69,26 +73,38 @@ def always_yes(test: Sequence[str]) -> bool:
     Its last command does, and none before it may end it or lead elsewhere.
     """
     direct, script = _read(test)
-    if not script:
-        return bool(direct) and posixpath.basename(direct[0]) in _YES
+    if script is None:
+        return bool(direct) and posixpath.basename(direct[-1]) in _YES
+    if all(line.lstrip().startswith("#") for line in script.splitlines() if line.strip()):
+        return True
     commands = _commands(script)
     if not commands:
         return False
     last, words = commands[-1], set(script.split())
     if words & _BRANCHES or any(command.words[0] in _MAY_END for command in commands[:-1]):
         return False
-    constant = posixpath.basename(last.words[0]) in _YES or last.words == ("exit", "0")
-    return constant and (len(commands) == 1 or last.after != "&&")
+    name = posixpath.basename(last.words[0])
+    constant = name in _YES or last.words == ("exit", "0") or (last.after == "|" and name in _READS)
+    return constant and last.after != "&&"
 
 
-def _read(test: Sequence[str]) -> tuple[list[str], str]:
-    """The program that the engine starts itself, and the text that a shell reads."""
+def _read(test: Sequence[str]) -> tuple[list[str], str | None]:
+    """The programs that start without a shell, and the text that one reads; None: there is none."""
     if test[0] == "CMD-SHELL":
         return [], " ".join(test[1:])
-    words = list(test[1:])
-    if words and posixpath.basename(words[0]) in _SHELLS and "-c" in words[1:-1]:
-        return words[:1], words[words.index("-c") + 1]
-    return words[:1], ""
+    direct, words = list[str](), list(test[1:])
+    if (
+        words[:1]
+        and posixpath.basename(words[0]) == "env"
+        and _PLAIN.fullmatch("".join(words[1:2]))
+    ):
+        direct.append(words.pop(0))
+    direct += words[:1]
+    if words and posixpath.basename(words[0]) in _SHELLS:
+        for index, word in enumerate(words[1:-1], start=1):
+            if _COMMAND_FLAG.fullmatch(word):
+                return direct, words[index + 1]
+    return direct, None
 
 
 def _commands(script: str) -> list[_Command]:

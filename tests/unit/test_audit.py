@@ -999,6 +999,8 @@ def test_an_entrypoint_that_starts_the_server(good, words):
 SH = File("/usr/bin/sh", "file", 0o755, elf=Elf(MACHINE))
 CURL = File("/usr/bin/curl", "file", 0o755, elf=Elf(MACHINE))
 TRUE = File("/usr/bin/true", "file", 0o755, elf=Elf(MACHINE))
+ENV = File("/usr/bin/env", "file", 0o755, elf=Elf(MACHINE))
+CAT = File("/usr/bin/cat", "file", 0o755, elf=Elf(MACHINE))
 URL = "http://localhost:8080/health"
 
 
@@ -1018,10 +1020,17 @@ URL = "http://localhost:8080/health"
         ("CMD-SHELL", "a quote that 'does not end"),
         ("CMD", "sh", "-c", f"curl -f {URL}"),
         ("CMD", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"),
+        ("CMD", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080 && echo up"),
+        ("CMD", "bash", "-ec", "exec 3<>/dev/tcp/127.0.0.1/8080"),
+        ("CMD-SHELL", f"set -o pipefail; curl -f {URL} | cat"),
+        ("CMD", "env", "curl", "-f", URL),
+        ("CMD", "env", "-i", "curl", "-f", URL),
+        ("CMD", "env", "X=1", "curl", "-f", URL),
+        ("CMD", "env"),
     ],
 )
 def test_a_healthcheck_that_can_say_no(good, test):
-    found = healthcheck(with_config(with_files(good, SH, CURL), healthcheck=test))
+    found = healthcheck(with_config(with_files(good, SH, CURL, ENV, CAT), healthcheck=test))
     assert found.status == "pass", found
 
 
@@ -1045,10 +1054,17 @@ def test_a_healthcheck_that_can_say_no(good, test):
         (("CMD-SHELL", f"curl -f {URL}; exit 0"), "it always says yes"),
         (("CMD-SHELL", f"curl -f {URL} || echo down"), "it always says yes"),
         (("CMD", "sh", "-c", "exit 0"), "it always says yes"),
+        (("CMD", "sh", "-ec", "true"), "it always says yes"),
+        (("CMD", "env", "true"), "it always says yes"),
+        (("CMD-SHELL", ""), "it always says yes"),
+        (("CMD-SHELL", f"# curl -f {URL}"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL} | cat"), "it always says yes"),
+        (("CMD", "env", "wget", URL), "wget is not in the image"),
     ],
 )
 def test_a_healthcheck_that_is_of_no_use(good, test, why):
-    found = healthcheck(with_config(with_files(good, SH, CURL, TRUE), healthcheck=test))
+    image = with_files(good, SH, CURL, TRUE, ENV, CAT)
+    found = healthcheck(with_config(image, healthcheck=test))
     assert found.status == "fail"
     assert found.observed.endswith(why)
 
