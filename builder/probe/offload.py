@@ -117,9 +117,15 @@ def decode_speed(server: Server) -> float | None:
 
 
 def _really(placed: Placement, log: str) -> Placement:
-    """What is left to the CPU: nothing by a number of layers that is no less than there are."""
-    most = max((all_ for _, all_ in _counts(log)), default=EVERY)
-    if placed.layers is None or placed.layers < most:
+    """What is left to the CPU: nothing by a number of layers where all of them were offloaded.
+
+    The number may be as high as they are, or the server's own choice.
+    """
+    counts = _counts(log)
+    if placed.layers is None or not counts:
+        return placed
+    some_left = any(some < all_ for some, all_ in counts)
+    if some_left and placed.layers < max(all_ for _, all_ in counts):
         return placed
     words = tuple(word for word in placed.words if word.split(" ")[0] not in LAYERS)
     return replace(placed, layers=None, words=words)

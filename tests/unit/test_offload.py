@@ -111,7 +111,7 @@ def moe_log(splits: int, offloaded: int = 49) -> str:
     return log.replace("graph splits = 2", f"graph splits = {splits}")
 
 
-@pytest.mark.parametrize("flags", [["-ngl", "99"], ["-ngl", "49"], ["--gpu-layers", "999"]])
+@pytest.mark.parametrize("flags", [["-ngl", "99"], ["-ngl", "49"], ["-ngl", "-1"]])
 def test_as_many_layers_as_there_are_leave_nothing_to_the_cpu(flags: list[str]) -> None:
     every = placed(*flags)
     assert judged(moe_log(2), placed=every).status == "pass"
