@@ -11,6 +11,7 @@ from builder.elf_layout import ElfError, Layout, Section, Segment
 MAGIC = elf_layout.MAGIC
 
 _FATBIN = ".nv_fatbin"
+_DYNSYM = ".dynsym"
 _X86_64 = "EM_X86_64/"
 
 _NEEDED, _HASH, _STRINGS, _SYMBOLS, _STRINGS_SIZE = 1, 4, 5, 6, 10
@@ -101,6 +102,8 @@ def _linking(layout: Layout, parts: list[Segment]) -> Elf:
     number = 0
     if gnu_hashes is not None:
         number = elf_symbols.number_by_gnu_hash(layout, gnu_hashes)
+        # binutils writes a table that tells nothing where a file gives no symbol.
+        number = number if number > 1 else max(number, _listed_symbols(layout))
     elif hashes is not None:
         number = elf_symbols.number_by_hash(layout, hashes)
     names = layout.at(strings, last.get(_STRINGS_SIZE, 0)) if number else b""
@@ -119,6 +122,15 @@ def _linking(layout: Layout, parts: list[Segment]) -> Elf:
         exports=exports,
         first=bool(search) and not runpaths,
     )
+
+
+def _listed_symbols(layout: Layout) -> int:
+    """How many symbols there are, by the table of sections; 0 where it does not tell."""
+    try:
+        found = [one for one in elf_layout.sections(layout) if one.name == _DYNSYM]
+    except ElfError:
+        return 0
+    return len(found[0].where) // elf_symbols.size(layout) if found else 0
 
 
 def _extensions(

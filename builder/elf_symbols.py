@@ -4,6 +4,8 @@ The layouts are elf.h's Elf64_Sym and Elf32_Sym. How many there are only the tab
 DT_HASH or DT_GNU_HASH, as glibc's loader and its tools read them.
 """
 
+import struct
+
 from builder.elf_layout import ElfError, Layout
 
 _SYMBOL = {64: "IBBHQQ", 32: "IIIBBH"}
@@ -32,6 +34,11 @@ def read(
         elif section and binding in {_GLOBAL, _WEAK, _UNIQUE} and other & 3 not in _HIDDEN:
             given.add(text)
     return frozenset(taken), frozenset(given)
+
+
+def size(layout: Layout) -> int:
+    """How many bytes a symbol takes in the table."""
+    return struct.calcsize(layout.order + _SYMBOL[layout.bits])
 
 
 def number_by_hash(layout: Layout, table: int) -> int:

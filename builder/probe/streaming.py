@@ -5,8 +5,9 @@ message with a `message_delta` that has a `stop_reason` and with `message_stop`,
 an event whose `stop` is true.
 """
 
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,10 +33,12 @@ class Streamed:
     """A stream that was read to its end.
 
     `fault` says why it is not a proper stream, empty: it is one. `ending` is the reason that the
-    server gives for the end, `tokens` and `prompt_tokens` what it counted.
+    server gives for the end, `tokens` and `prompt_tokens` what it counted. `stray` is text where
+    this API has no thoughts, under a name that says that it is one.
     """
 
     thought: str = ""
+    stray: str = ""
     text: str = ""
     ending: object = None
     tokens: object = None
@@ -119,6 +122,16 @@ def _is_piece(event: Answer, path: str) -> bool:
 
 
 _TEXTS = ("content", "reasoning_content")
+_THOUGHTS = re.compile(r"reasoning|thinking|thought", re.IGNORECASE)
+_THOUGHT_BLOCKS = {"thinking", "redacted_thinking"}
+
+
+def _strays(event: Answer) -> Iterator[object]:
+    """What a piece of a chat has under the name of a thought, but for `reasoning_content`."""
+    delta = event.at("choices", 0, "delta")
+    for name, value in delta.items() if isinstance(delta, dict) else ():
+        if name not in _TEXTS and _THOUGHTS.search(name):
+            yield value
 
 
 def _chat(events: Sequence[Answer]) -> Streamed:
@@ -131,6 +144,7 @@ def _chat(events: Sequence[Answer]) -> Streamed:
         faults.append(f"it ends without {DONE}")
     return Streamed(
         thought=_joined(event.at("choices", 0, "delta", "reasoning_content") for event in events),
+        stray=_joined(stray for event in events for stray in _strays(event)),
         text=_joined(event.at("choices", 0, "delta", "content") for event in events),
         ending=reasons[-1] if reasons else None,
         tokens=usages[-1].at("usage", "completion_tokens") if usages else None,
@@ -152,13 +166,20 @@ def _message(events: Sequence[Answer]) -> Streamed:
     names = ("input_tokens", "cache_read_input_tokens")
     counts = [start.at("message", "usage", name) for start in starts for name in names]
     return Streamed(
-        thought=_joined(event.at("delta", "thinking") for event in events),
+        thought=_joined(event.at("delta", "thinking") for event in events)
+        # A block of thoughts is one even when nothing is in it.
+        or "…" * any(_begins_thought(event) for event in events),
         text=_joined(event.at("delta", "text") for event in events),
         ending=reasons[-1] if reasons else None,
         tokens=deltas[-1].at("usage", "output_tokens") if deltas else None,
         prompt_tokens=sum(count for count in counts if isinstance(count, int)),
         fault=", ".join(faults),
     )
+
+
+def _begins_thought(event: Answer) -> bool:
+    kind = event.at("content_block", "type")
+    return isinstance(kind, str) and kind in _THOUGHT_BLOCKS
 
 
 def _completion(events: Sequence[Answer]) -> Streamed:

@@ -201,8 +201,8 @@ def _in_streams(server: Server, replies: tuple[Reply, ...]) -> tuple[list[str], 
 
 def _stream_fault(streamed: Streamed, script: Script | None, *, on: bool) -> str:
     """What is wrong with a stream's thoughts and usage."""
-    if not on and streamed.thought:
-        return f"reasoning {quoted(streamed.thought)}"
+    if not on and (thought := streamed.thought or streamed.stray):
+        return f"reasoning {quoted(thought)}"
     if on and not streamed.thought:
         return "no reasoning"
     hidden = "" if on else _hidden(streamed.text, streamed.tokens, script)

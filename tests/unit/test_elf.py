@@ -125,6 +125,18 @@ def test_the_symbols_that_a_file_takes_and_gives():
     assert (found.imports, found.exports) == ({"malloc", "free"}, {"ggml_init"})
 
 
+def test_a_file_that_gives_no_symbol_still_takes_some(tmp_path):
+    compiler = shutil.which("gcc")
+    if not compiler:
+        pytest.skip("needs gcc")
+    source, library = tmp_path / "a.c", tmp_path / "a.so"
+    hidden = '__attribute__((constructor, visibility("hidden")))'
+    source.write_text(f"extern void gone(void); {hidden} void f(void) {{ gone(); }}")
+    command = [compiler, "-shared", "-fPIC", "-Wl,--hash-style=gnu", source, "-o", library]
+    subprocess.run(command, check=True)
+    assert read(library.read_bytes(), deep=False).imports == {"gone"}
+
+
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 
 

@@ -566,6 +566,21 @@ SILENT_CHAT = bad.both(
 THINKS_IN_CHAT_STREAMS = bad.both(
     bad.chat_body(content="OK"), bad.chat_events({"reasoning_content": "hm"}, {"content": "OK"})
 )
+STRAYS_IN_CHAT_STREAMS = bad.both(
+    bad.chat_body(content="OK"), bad.chat_events({"reasoning": "hm"}, {"content": "OK"})
+)
+REDACTED_IN_MESSAGE_STREAMS = bad.both(
+    bad.messages_body(bad.TEXT),
+    [
+        bad.message_events(*bad.OK_DELTAS)[0],
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "redacted_thinking", "data": "x"},
+        },
+        *bad.message_events(*bad.OK_DELTAS)[1:],
+    ],
+)
 OVERCOUNTED_CHAT = bad.both(
     bad.chat_body(content="OK"), bad.chat_events({"content": "OK"}, tokens=30)
 )
@@ -591,6 +606,8 @@ THINKS_IN_MESSAGE_STREAMS = bad.both(
             {MESSAGES: OVERCOUNTED_MESSAGE},
             f"{MESSAGES} as a stream: more tokens than the text can have: 4",
         ),
+        ({CHAT: STRAYS_IN_CHAT_STREAMS}, f"{CHAT} as a stream: reasoning 'hm'"),
+        ({MESSAGES: REDACTED_IN_MESSAGE_STREAMS}, f"{MESSAGES} as a stream: reasoning '…'"),
         ({CHAT: THINKS_IN_CHAT_STREAMS}, f"{CHAT} as a stream: reasoning 'hm'"),
         ({MESSAGES: THINKS_IN_MESSAGE_STREAMS}, f"{MESSAGES} as a stream: reasoning 'hm'"),
     ],
