@@ -24,14 +24,16 @@ _CONTEXT = "constructing llama_context"
 """Each context begins with this line: the one that serves, before it any dry run of `--fit`, and
 before or after it those of a draft model or of the model's own heads for drafting."""
 
+_NUMBER = r"\d+(?:\.\d+)?"
 _LINE = re.compile(
-    r"size = +[\d.]+ MiB \( *(?P<cells>\d+) cells, +(?P<layers>\d+) layers, "
+    rf"size = +{_NUMBER} MiB \( *(?P<cells>\d+) cells, +(?P<layers>\d+) layers, "
     r"+\d+/(?P<streams>\d+) seqs\), "
-    r"K \((?P<k_name>[^)]*)\): +(?P<k>[\d.]+) MiB, V \((?P<v_name>[^)]*)\): +(?P<v>[\d.]+) MiB"
+    rf"K \((?P<k_name>[^)]*)\): +(?P<k>{_NUMBER}) MiB, "
+    rf"V \((?P<v_name>[^)]*)\): +(?P<v>{_NUMBER}) MiB"
 )
 
 _KV_CACHE = re.compile(r"\bllama_kv_cache(_\w+)?: +size = ")
-_BUFFER = re.compile(r"\bllama_kv_cache(_\w+)?: .*KV buffer size = +(?P<mib>[\d.]+) MiB")
+_BUFFER = re.compile(rf"\bllama_kv_cache(_\w+)?: .*KV buffer size = +(?P<mib>{_NUMBER}) MiB")
 
 _ELSEWHERE = "smoke without --model: the shape of builder's own model is known"
 _SAME = "f16"

@@ -30,7 +30,7 @@ OVERHEAD_S = 0.010
 
 _LAYERS = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _FLASH = re.compile(r"flash_attn\s*= (\w+)|Flash Attention was auto, set to (\w+)")
-_BUFFER = re.compile(r"(\S+) (model|KV|RS) buffer size =\s*([\d.]+) MiB")
+_BUFFER = re.compile(r"(\S+) (model|KV|RS) buffer size =\s*(\d+(?:\.\d+)?) MiB")
 _SPLITS = re.compile(r"\bsplits\s*= (\d+)")
 _WHY = re.compile(
     r"failed to initialize \w+: .*|no usable GPU found|ggml_cuda_init: no .*|no CUDA-capable .*"

@@ -86,10 +86,14 @@ def permissions(subject: Subject) -> Finding:
         if one.has_rights and not _is_same(one, base)
     ]
     given = sum(1 for one in base.values() if one.has_rights)
+    expected = "no path that anybody may write, no setuid file beyond the base's own"
+    if given and len(subject.layers) == 1 and not faults:
+        why = f"one layer has all, so {given} setuid or setgid files are the base's or not"
+        return unproven(PERMISSIONS, expected, why)
     return verdict_on(
         PERMISSIONS,
         faults,
-        expected="no path that anybody may write, no setuid file beyond the base's own",
+        expected=expected,
         good=f"none; the base has {given} setuid or setgid files",
     )
 

@@ -140,7 +140,8 @@ def _contradictions(subject: Subject, pinned: Pinned) -> Iterator[str]:
     revision, version = found.get(REVISION, ""), found.get(VERSION, "")
     if revision and said and not (revision.startswith(said) or said.startswith(revision)):
         yield f"{REVISION} is {revision!r}, the server says {said}"
-    if number and re.fullmatch(r"b0*[1-9]\d*", version) and int(version[1:]) != number:
+    known = re.fullmatch(r"b0*([1-9]\d*)", version)
+    if number and known and known[1] != str(number):
         yield f"{VERSION} is {version!r}, the server says {number}"
     types = offered(subject.help.text)
     labelled = filter(None, found.get(KV_TYPES, "").split(","))

@@ -37,9 +37,9 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def user(subject: Subject) -> Finding:
     """Whether the image runs as somebody other than root."""
     name = subject.config.user.partition(":")[0]
-    number = name if name.isdecimal() else _number(subject, name)
+    number = name if _is_number(name) else _number(subject, name)
     faults = []
-    if not name or (number is not None and int(number) == 0):
+    if not name or (number is not None and not number.strip("0")):
         faults = [f"it is root ({subject.config.user or 'no USER'})"]
     elif number is None:
         faults = [f"the image knows no user {name}"]
@@ -122,7 +122,11 @@ def _number(subject: Subject, name: str) -> str | None:
     text = (passwd.text if passwd else None) or b""
     rows = [line.split(":") for line in text.decode(errors="replace").splitlines()]
     numbers = (row[2] for row in rows if row[0] == name and len(row) > 2)  # noqa: PLR2004
-    return next((number for number in numbers if number.isdecimal()), None)
+    return next(filter(_is_number, numbers), None)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _after_flags(words: list[str]) -> list[str]:

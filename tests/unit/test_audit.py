@@ -1382,3 +1382,21 @@ class TestLayers:
 
 def layer(*files):
     return Layer(files)
+
+
+def test_a_number_of_any_length_is_read(good):
+    digits = "1" * 5000
+    assert user(with_config(good, user=digits)).status == "pass"
+    assert user(with_config(good, user="0" * 5000)).status == "fail"
+    version = {**good.config.labels, "org.opencontainers.image.version": f"b{digits}"}
+    image = dataclasses.replace(good, version=Printed(subjects.FORK_VERSION, 0))
+    assert "the server says 9326" in labels(with_config(image, labels=version)).observed
+
+
+def test_where_one_layer_has_all_nobody_knows_whose_a_setuid_file_is(good):
+    files = tuple(file for layer in good.layers for file in layer.files)
+    one = dataclasses.replace(good, layers=(Layer(files),))
+    assert outcome(permissions(one)) == (
+        "unproven",
+        "not proven: one layer has all, so 1 setuid or setgid files are the base's or not",
+    )

@@ -280,3 +280,8 @@ def test_the_floor_falls_with_the_size_of_the_model(
     gigabytes: float, low: float, high: float
 ) -> None:
     assert low < floor(int(gigabytes * 1e9)) < high
+
+
+def test_a_garbled_size_is_no_size() -> None:
+    assert judged(gpu_log("8.38 MiB", "8.3.8 MiB")).observed == "no KV buffer in the log"
+    assert judged(GPU_LOG + SIZE.replace("4.19", "4.1.9")).status == "pass"
