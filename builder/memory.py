@@ -120,7 +120,7 @@ def model(contents: Contents) -> Model:
         ),
         shape=shape(keys),
         native=_number(keys, f"{architecture}.context_length"),
-        vocabulary=embedding.sizes[-1] if embedding else 0,
+        vocabulary=embedding.sizes[-1] if embedding and embedding.sizes else 0,
         width=_number(keys, f"{architecture}.embedding_length"),
         feed=_feed(keys, architecture),
     )

@@ -8,7 +8,7 @@ state of the others.
 import pytest
 
 from builder import memory
-from builder.gguf_file import Value
+from builder.gguf_file import Contents, Tensor, Value
 from builder.gguf_shape import shape
 from builder.memory import Slots
 from builder.model import Kv, Pins
@@ -192,3 +192,9 @@ def test_a_real_model_keeps_what_llama_cpp_keeps(real_pins: Pins, name: str) -> 
     need = memory.kv_need(found, F16, types, SLOTS)
     assert need is not None
     assert (need.full, need.window, memory.state_bytes(found, SLOTS)) == right
+
+
+def test_an_embedding_without_dimensions_has_no_vocabulary() -> None:
+    keys = {"general.architecture": "llama", "llama.block_count": 2}
+    found = memory.model(Contents(keys, (Tensor("token_embd.weight", (), 4),)))
+    assert found.vocabulary == 0
