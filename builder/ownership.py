@@ -5,6 +5,7 @@ in another PID namespace. With the boot's ID, the namespace and the start time i
 """
 
 import os
+import re
 from pathlib import Path
 
 from builder import processes
@@ -12,6 +13,7 @@ from builder import processes
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
 _PARTS = 4
+_PID = re.compile(r"[0-9]{1,9}")
 
 VARIABLE = "BUILDER_STARTED_BY"
 """In the environment of programs that a builder starts: its mark."""
@@ -34,7 +36,7 @@ def lives(owner: str) -> bool | None:
     It cannot of one in another PID namespace, on another machine or of another boot.
     """
     here, parts = mark().split(), owner.split()
-    if len(parts) != _PARTS or parts[:2] != here[:2] or not parts[2].isdecimal():
+    if len(parts) != _PARTS or parts[:2] != here[:2] or not _PID.fullmatch(parts[2]):
         return None
     return processes.lives(int(parts[2]), parts[3])
 

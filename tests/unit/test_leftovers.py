@@ -179,3 +179,9 @@ def test_a_program_that_no_living_builder_owns_is_ended(owner: str, *, ends: boo
             assert program.poll() is None
             program.kill()
         program.wait(timeout=5)
+
+
+@pytest.mark.parametrize("number", ["9" * 30, "²", "١", "-1", ""])
+def test_a_mark_with_another_number_than_a_processs_tells_nothing(number: str) -> None:
+    boot, namespace, _, began = ownership.mark().split()
+    assert ownership.lives(f"{boot} {namespace} {number} {began}") is None
