@@ -12,7 +12,10 @@ STUB = "stub"
 LEFTOVERS = "leftovers"
 PERMISSIONS = "permissions"
 
-_DRIVER = re.compile(r"lib(cuda|cudadebugger|nvidia-[^/]*)\.so[^/]*")
+_DRIVER = re.compile(
+    r"lib(cuda|cudadebugger|nvcuvid|nvoptix|(EGL|GLX|GLESv1_CM|GLESv2|vdpau)_nvidia|nvidia-[^/]*)"
+    r"\.so[^/]*"
+)
 """The driver's libraries, which the container toolkit mounts from the host."""
 
 _STUB = re.compile(r".*/stubs/[^/]+\.so[^/]*")

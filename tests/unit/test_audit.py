@@ -1400,3 +1400,9 @@ def test_where_one_layer_has_all_nobody_knows_whose_a_setuid_file_is(good):
         "unproven",
         "not proven: one layer has all, so 1 setuid or setgid files are the base's or not",
     )
+
+
+@pytest.mark.parametrize("name", ["libnvcuvid.so.1", "libnvoptix.so.1", "libGLX_nvidia.so.0"])
+def test_the_drivers_other_libraries_are_found_by_either_name(good, name):
+    assert stub(with_files(good, File(f"/usr/lib/{name}", "file"))).status == "fail"
+    assert stub(with_elf(good, CPU, soname=name)).status == "fail"
