@@ -90,12 +90,12 @@ class Slots:
     @property
     def cells(self) -> int:
         """Cells of one cache."""
-        return _padded(self.tokens * self.count if self.unified else self.tokens)
+        return padded(self.tokens * self.count if self.unified else self.tokens)
 
     def window_cells(self, window: int) -> int:
         """Cells of one cache of layers that look back so far: llama-kv-cache-iswa.cpp."""
         looked = window * (self.count if self.unified else 1)
-        return self.cells if self.swa_full else min(self.cells, _padded(looked + self.ubatch))
+        return self.cells if self.swa_full else min(self.cells, padded(looked + self.ubatch))
 
 
 def model(contents: Contents) -> Model:
@@ -182,7 +182,8 @@ def compute_bytes(model: Model, slots: Slots) -> int:
     return max(layer, 4 * (outputs * model.vocabulary + tokens * model.width))
 
 
-def _padded(tokens: int) -> int:
+def padded(tokens: int) -> int:
+    """The cells of a cache for so many tokens."""
     return -(-tokens // _PAD) * _PAD
 
 

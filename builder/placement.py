@@ -16,8 +16,6 @@ EXPERTS = (*ALL_EXPERTS, *SOME_EXPERTS)
 TENSORS = ("-ot", "--override-tensor", "-ncffn", "--n-cpu-ffn")
 KV_ON_HOST = ("-nkvo", "--no-kv-offload")
 KV_ON_CARD = ("-kvo", "--kv-offload")
-PLACED = (*LAYERS, *DEVICE, *TENSORS, *KV_ON_HOST)
-"""With one of these a profile places layers, tensors or the cache by hand."""
 
 EVERY = 10_000
 """More layers than any model has: llama.cpp takes 512."""

@@ -7,9 +7,9 @@ Three pieces, independent of each other: what the cache weighs (`kv_bytes`), wha
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
-from builder import kv_held
+from builder import kv_held, memory
 from builder.gguf_shape import KvShape
 from builder.model import MAINLINE_KV_TYPES, Band, Kv, KvRules, KvType, Pins, Profile
 from builder.probe import kv_bytes, kv_limits, kv_words
@@ -109,8 +109,7 @@ def judge(evidence: KvEvidence) -> KvVerdict:
 
     In effect as asked by bytes and numbers, and no line of the log against it: pass. q8_0 as the
     fork documents it for a machine without a GPU, and what its own rules put in the place of the
-    type: unproven. A piece that is missing, or pieces that
-    disagree: unproven. Anything else: fail.
+    type: unproven. A piece that is missing, or pieces that disagree: unproven. Anything else: fail.
     """
     weighed = kv_bytes.read(
         evidence.log, evidence.shape, evidence.asked, evidence.types, evidence.rules
@@ -196,6 +195,7 @@ def _halves(weighed: Bytes, asked: Kv) -> list[tuple[Half, str]]:
 _Kind = Literal[
     "fits", "unmeasured", "nothing", "beyond", "noise", "fallback", "outside", "garbage"
 ]
+_BEST_FIRST: tuple[_Kind, ...] = get_args(_Kind)
 _WRONG: frozenset[_Kind] = frozenset({"noise", "fallback", "outside", "garbage"})
 _UNPROVEN: frozenset[_Kind] = frozenset({"nothing", "beyond"})
 """Nothing can be told, or more than stands in for a band that nobody measured."""
@@ -248,18 +248,6 @@ def _moved_by_decoding(evidence: KvEvidence) -> _Moved | None:
     if isinstance(decoding, Numbers):
         return _moved(replace(evidence, numbers=decoding))
     return _Moved("nothing", f"not read: {decoding or 'nobody asked'}") if evidence.gpu else None
-
-
-_BEST_FIRST: tuple[_Kind, ...] = (
-    "fits",
-    "unmeasured",
-    "nothing",
-    "beyond",
-    "noise",
-    "fallback",
-    "outside",
-    "garbage",
-)
 
 
 def _worse(numbers: Numbers | str | None, prompts: _Moved, decoding: _Moved | None) -> _Moved:
@@ -407,25 +395,17 @@ def _half_in_words(half: Half, asked: str) -> str:
     return f"{half.mib:.2f} MiB ({what}; {asked} takes {half.expected_mib:.2f})"
 
 
-_PAD = 256
-"""llama.cpp rounds a context up to so many cells."""
-
-
 def _slots(profile: Profile, cache: CacheBytes) -> str:
     """A remark when the cache has not the cells that the profile's slots need.
 
     Which is another probe's question: the type is told by the cells that there are.
     """
     cells = cache.cells * cache.streams
-    apart = profile.parallel * _padded(profile.slot_tokens)
-    together = _padded(profile.parallel * profile.slot_tokens)
+    apart = profile.parallel * memory.padded(profile.slot_tokens)
+    together = memory.padded(profile.parallel * profile.slot_tokens)
     if cache.windowed or cells in {apart, together}:
         return ""
     return f" ({cells} cells, {profile.parallel} slots of {profile.slot_tokens} take {apart})"
-
-
-def _padded(tokens: int) -> int:
-    return -(-tokens // _PAD) * _PAD
 
 
 def _words_in_words(log: str | None, said: Sequence[Seen]) -> str:

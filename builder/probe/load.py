@@ -134,7 +134,7 @@ def _one_of_many(server: Server, number: int, count: int) -> str:
         return _fault(answer, answer.at("content"), rest)
     question = _question(server, f"I am client {number}. Answer with OK.")
     answer = post(server, CHAT, question, at_once=count)
-    return _reply_fault(server, answer, _chat_said(answer, "message"))
+    return _reply_fault(server, answer, _chat_said(answer))
 
 
 def _streams(server: Server) -> Seen:
@@ -189,7 +189,7 @@ def _stream_fault(streamed: Streamed, said: Said, ending: object) -> str:
 def _whole(answer: Answer, path: str) -> tuple[Said, object]:
     """What a whole answer says, and the reason for its end."""
     if path == CHAT:
-        return _chat_said(answer, "message"), answer.at("choices", 0, "finish_reason")
+        return _chat_said(answer), answer.at("choices", 0, "finish_reason")
     return _messages_said(answer), answer.at("stop_reason")
 
 
@@ -215,7 +215,7 @@ def _reception(one: Nonsense, answer: Answer) -> tuple[str, str]:
         if not one.servable or not served:
             return str(answer), ""
         # A real model may find nothing to say to it.
-        return "", "served" if any(_chat_said(answer, "message")) else "served, without a word"
+        return "", "served" if any(_chat_said(answer)) else "served, without a word"
     if status in _SERVER_ERRORS:
         return "", f"{status}, survived"
     if status not in _CLIENT_ERRORS:
@@ -241,7 +241,7 @@ def _hang_up(server: Server) -> Seen:
     if idle_before and not _freed(server):
         return Seen((f"a slot is still busy {FREE_S:.0f} s after its client hung up",))
     answer = post(server, CHAT, _question(server, "Answer with OK once more."))
-    if fault := _reply_fault(server, answer, _chat_said(answer, "message")):
+    if fault := _reply_fault(server, answer, _chat_said(answer)):
         return Seen((f"after hanging up: {fault}",))
     if pace.delivery == "unknown":
         return Seen(unproven=f"whether it was hung up in mid-stream is not known ({pace.words})")
@@ -305,9 +305,9 @@ def _joined(pieces: Iterable[Said]) -> Said:
     return "".join(thought for thought, _ in found), "".join(text for _, text in found)
 
 
-def _chat_said(answer: Answer, part: str) -> Said:
-    fields = ("choices", 0, part)
-    return _said(answer, (*fields, "reasoning_content"), (*fields, "content"))
+def _chat_said(answer: Answer) -> Said:
+    message = ("choices", 0, "message")
+    return _said(answer, (*message, "reasoning_content"), (*message, "content"))
 
 
 def _messages_said(answer: Answer) -> Said:

@@ -22,6 +22,9 @@ DONE = "[DONE]"
 PIECES = 24
 """Tokens of a stream whose arrival is timed: a tenth of a second on two cores."""
 
+_TEXTS = ("content", "reasoning_content")
+"""The fields of a chat's piece that a token may be in."""
+
 _FEWEST = 8
 _TRIES = 3
 _SHARE = 0.25
@@ -121,7 +124,6 @@ def _is_piece(event: Answer, path: str) -> bool:
     return isinstance(delta, dict) and any(delta.get(name) for name in _TEXTS)
 
 
-_TEXTS = ("content", "reasoning_content")
 _THOUGHTS = re.compile(r"reasoning|thinking|thought", re.IGNORECASE)
 _THOUGHT_BLOCKS = {"thinking", "redacted_thinking"}
 
