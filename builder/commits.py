@@ -101,6 +101,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two SHAs agree as far as both are written out."""
+    return one.startswith(other) or other.startswith(one)
+
+
 def group_of(file: str) -> GroupName:
     """What kind of file this is, by its path in a llama.cpp tree."""
     return next((name for pattern, name in _FILES if fnmatchcase(file, pattern)), "other")

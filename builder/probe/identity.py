@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from builder import commits
 from builder.probe.finding import Finding
 from builder.probe.server import OK, SHORT, Answer, Server, get
 
@@ -59,7 +60,7 @@ def _commit(server: Server) -> tuple[str, str | None, bool]:
     named = _BUILD.fullmatch(str(answer.at("build_info")).lower()) if answer.status == OK else None
     if server.commit is None:
         return f"{said}, and nobody knows which commit it should be", None, named is None
-    same = named is not None and _same(named[1], server.commit.lower())
+    same = named is not None and commits.same(named[1], server.commit.lower())
     return said, None if same else said, False
 
 
@@ -68,8 +69,3 @@ def _build_info(answer: Answer) -> str:
     if answer.status == OK and isinstance(info, str):
         return f"build_info {info:.60}"
     return "no build_info in /props" if answer.status == OK else f"/props: {answer}"
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two commits agree as far as both are written out."""
-    return one.startswith(other) or other.startswith(one)

@@ -4,6 +4,7 @@ import datetime
 import re
 from collections.abc import Collection, Iterator, Mapping
 
+from builder import commits
 from builder.model import Receipt
 from builder.probe.finding import Finding
 from builder.render import LABEL, created, git_address
@@ -138,7 +139,7 @@ def _contradictions(subject: Subject, pinned: Pinned) -> Iterator[str]:
         yield from _differences(found, {VARIANT: pinned.name, TITLE: title})
     said, number = commit(subject.version.text), build_number(subject.version.text)
     revision, version = found.get(REVISION, ""), found.get(VERSION, "")
-    if revision and said and not (revision.startswith(said) or said.startswith(revision)):
+    if revision and said and not commits.same(revision, said):
         yield f"{REVISION} is {revision!r}, the server says {said}"
     known = re.fullmatch(r"b0*([1-9]\d*)", version)
     if number and known and known[1] != str(number):

@@ -2,6 +2,7 @@
 
 import re
 
+from builder import commits
 from builder.image_files import Printed
 from builder.model import MAINLINE_KV_TYPES
 from builder.probe.finding import Finding
@@ -44,7 +45,7 @@ def version(subject: Subject) -> Finding:
     said = commit(subject.version.text)
     if said is not None and not revision:
         return unproven(VERSION, expected, f"it names {said}, and no label does")
-    same = said is not None and (revision.startswith(said) or said.startswith(revision))
+    same = said is not None and commits.same(revision, said)
     faults = [] if same else [f"it names {said or 'none'}: {_shown(subject.version.text)}"]
     return verdict_on(VERSION, faults, expected=expected, good=f"it names {said}")
 
