@@ -33,6 +33,7 @@ from builder.probe.finding import Finding, not_asked
 from builder.probe.health_command import Answers, healthcheck
 from builder.probe.kv import KvEvidence, KvVerdict
 from builder.probe.server import Script, Server
+from builder.probe.stop import Ending
 from builder.progress import Progress
 from builder.rule.labels import LEFT_OUT, REVISION, VARIANT
 from builder.scripted_model import MODELS, REPLY, THOUGHT, scripted_model
@@ -260,6 +261,47 @@ def _smoke(
     flags = known_flags(target.output("--help"))
     if case.profile_name is not None:
         profiles.require_flags(case.profile_name, case.profile, flags, target.name)
+    servers = _run_servers(target, case, flags, progress)
+    asked, control = servers.asked, servers.control
+    verdict = kv_probe.judge(_evidence(case, asked, control))
+    findings = [
+        readiness.finding(asked.wait),
+        *asked.findings,
+        kv_probe.finding(verdict),
+        offload.offload(
+            asked.log,
+            no_gpu=case.no_gpu,
+            placed=case.placed,
+            model_bytes=case.model.path.stat().st_size,
+            decode_tokens_s=asked.decode_tokens_s,
+            memory_mib=asked.gpu_memory_mib,
+        ),
+        stop.stop(servers.endings),
+        _healthcheck(target, case, servers.answers),
+    ]
+    report = _report(target.name, case, findings, verdict, asked, started)
+    report = replace(report, image_id=image_id, not_available=not_available(flags))
+    if report.passed:
+        return report
+    logs = {"control": control.log, f"KV {case.kv}": asked.log}
+    kept = kept_log.keep(logs, f"smoke-{target.name}", results, progress)
+    return replace(report, log=str(kept or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    """What the two servers that were asked showed, how all ended, and what HEALTHCHECK said."""
+
+    control: Launched
+    asked: Launched
+    endings: list[Ending]
+    answers: Answers
+
+
+def _run_servers(
+    target: Target, case: _Case, flags: frozenset[str], progress: Progress
+) -> _Servers:
+    """Start the three servers, one after the other. `flags` are those that `--help` lists."""
     with probe_server.session(case.api_key) as session:
         setting = Setting(
             target=target,
@@ -280,34 +322,13 @@ def _smoke(
         progress.step("server to stop while it loads")
         loading, check_loading = launches.interrupted(setting, case.kv, asked)
         check_alone = target.check_alone() if asked.check and asked.check.healthy else None
-    verdict = kv_probe.judge(_evidence(case, asked, control))
     endings = [one for one in (control.ending, asked.ending, loading) if one]
     if case.kind == "binary":
         # A busy llama-server ends in time only under an image's init.
         endings = [one for one in endings if one.when == "idle"]
-    answers = Answers(asked.check, control.check, check_alone, check_loading)
-    findings = [
-        readiness.finding(asked.wait),
-        *asked.findings,
-        kv_probe.finding(verdict),
-        offload.offload(
-            asked.log,
-            no_gpu=case.no_gpu,
-            placed=case.placed,
-            model_bytes=case.model.path.stat().st_size,
-            decode_tokens_s=asked.decode_tokens_s,
-            memory_mib=asked.gpu_memory_mib,
-        ),
-        stop.stop(endings),
-        _healthcheck(target, case, answers),
-    ]
-    report = _report(target.name, case, findings, verdict, asked, started)
-    report = replace(report, image_id=image_id, not_available=not_available(flags))
-    if report.passed:
-        return report
-    logs = {"control": control.log, f"KV {case.kv}": asked.log}
-    kept = kept_log.keep(logs, f"smoke-{target.name}", results, progress)
-    return replace(report, log=str(kept or ""))
+    return _Servers(
+        control, asked, endings, Answers(asked.check, control.check, check_alone, check_loading)
+    )
 
 
 def _healthcheck(target: Target, case: _Case, answers: Answers) -> Finding:
