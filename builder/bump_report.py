@@ -8,6 +8,7 @@ from typing import Literal
 from builder.commits import Commit, Group
 from builder.errors import RemoteUnavailableError
 from builder.kept_smoke import Smoked
+from builder.markdown import cell as _cell
 from builder.markdown import code as _code
 from builder.markdown import link as _link
 from builder.markdown import web as _web
@@ -252,10 +253,6 @@ def _smoked(smoked: Smoked | None) -> tuple[str, str]:
     if smoked is None:
         return ("no smoke kept",) * 2
     return (_cell(smoked.numbers) or "–", _cell(smoked.probes))
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _by_group(report: BumpReport, web: str | None) -> list[str]:

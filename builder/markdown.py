@@ -9,6 +9,11 @@ def code(text: str) -> str:
     return f"`{plain}`"
 
 
+def cell(text: str) -> str:
+    """A cell of a table, in one line."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
 def block(text: str) -> str:
     """A block of code, whatever is in it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)

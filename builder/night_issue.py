@@ -104,7 +104,7 @@ def summary(nights: list[Night], not_judged: list[tuple[str, str]]) -> str:
         lines += [f"### {night.variant}: {what}{commit}", ""]
         lines += ["| step | | seconds | |", "|---|---|---|---|"]
         for one in night.steps:
-            detail = one.detail.partition("\n")[0].replace("|", "\\|").replace("<", "&lt;")
+            detail = markdown.cell(one.detail.partition("\n")[0])
             lines.append(f"| {one.name} | {one.status} | {one.duration_s:.1f} | {detail} |")
         lines += [""]
         if night.outcome == "failed":
