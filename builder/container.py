@@ -205,8 +205,7 @@ def image_labels(client: "DockerClient", reference: str) -> dict[str, str]:
 
 
 def _image(client: "DockerClient", reference: str) -> "Image":
-    with engine_errors(f"look up {reference}"):
-        image = find_image(client, reference)
+    image = find_image(client, reference)
     if image is None:
         raise RefNotFoundError(
             f"no image {reference} on the engine",

@@ -43,7 +43,7 @@ def find_image(client: "DockerClient", reference: str) -> "Image | None":
     """The image of this name, digest or ID on the engine, or None. Raises EngineError."""
     from docker.errors import ImageNotFound
 
-    with engine_errors(f"look for {reference}"):
+    with engine_errors(f"look up {reference}"):
         try:
             return client.images.get(reference)
         except ImageNotFound:
