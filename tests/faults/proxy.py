@@ -112,6 +112,9 @@ class Bend:
         """What a stream is made of, in bytes: some events each."""
         return pieces
 
+    def over(self, request):
+        """The real server's answer has been passed on, or broke off."""
+
     def gone(self):
         """The client hung up in the middle of an answer."""
 
@@ -337,11 +340,10 @@ class TurnsAway(Bend):
         error = {"message": "no free slot", "type": "unavailable_error", "code": 503}
         return Message(b"HTTP/1.1 503 Service Unavailable").with_json({"error": error})
 
-    def answer(self, request, answer):
+    def over(self, request):
         if request.path in COMPLETIONS:
             with self.lock:
                 self.busy -= 1
-        return answer
 
 
 class DiesOfHangups(Bend):
@@ -487,7 +489,11 @@ def converse(client, port, bend):
                         return
                     continue
                 server.sendall(request.wire())
-                if not pass_on(request, answering, client, bend):
+                try:
+                    last = not pass_on(request, answering, client, bend)
+                finally:
+                    bend.over(request)
+                if last:
                     return
         except (HungUpError, BrokenPipeError, ConnectionResetError):
             bend.gone()
