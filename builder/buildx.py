@@ -65,6 +65,11 @@ _ENGINE_GONE = re.compile(
     r"code = Unavailable\b|: Unavailable: |error reading from server|transport is closing"
     r"|client connection (?:is closing|lost)|ttrpc: closed"
 )
+# A step's own end is its exit code. Any other end is the engine's, seen with SIGTERM: "failed to
+# update the store state of sandbox: … database not open". A full disk has its own words.
+_NO_END_OF_ITS_OWN = re.compile(
+    r"did not complete successfully: (?!exit code: |.*no space left on device)"
+)
 _HINTS: dict[build_errors.Kind, str] = {
     "disk": "make room: `docker builder prune`, `docker image prune`, or a larger disk",
     "memory": "give the engine more memory or swap: one compiler takes up to 0.9 GB, and one "
@@ -339,11 +344,12 @@ def _failure(run: _Run, log: Path) -> BuilderError:
             hint="`builder doctor` says what is missing",
         )
     said = "\n".join(run.text[-5:])
-    if not run.failed or _ENGINE_GONE.search(f"{run.failure}\n{said}"):
+    gone = _ENGINE_GONE.search(f"{run.failure}\n{said}") or _NO_END_OF_ITS_OWN.search(run.failure)
+    if not run.failed or gone:
         # A step that failed names itself; where none did, nothing is known against the tree.
         return EngineError(
             "BuildKit ended in the middle of the build",
-            why=said or "buildx was killed",
+            why=said or run.failure.partition("\n")[2] or "buildx was killed",
             hint="see that the engine runs (`builder doctor`), and run it again: what was compiled "
             "is in its ccache. Out of memory is the usual reason; --jobs N needs less",
         )

@@ -298,6 +298,15 @@ def test_an_engine_that_ends_is_not_the_trees_fault(tmp_path, progress, said, ki
     assert (said or "buildx was killed") in error.why
 
 
+def test_a_step_that_the_engine_breaks_off_is_not_the_trees_fault(tmp_path, progress):
+    # dockerd 26.1.5 ended by SIGTERM
+    why = "failed to update the store state of sandbox: database not open"
+    step = VERTEX | {"error": f"process did not complete successfully: {why}"}
+    error = failure(tmp_path, progress, {"vertexes": [step]})
+    assert (type(error), error.exit_code) == (EngineError, 4)
+    assert why in error.why
+
+
 def test_a_buildx_that_never_began_is_the_engines_failure(tmp_path, progress):
     run = follow(tmp_path, progress, {"text": "ERROR: Cannot connect to the Docker daemon"})
     failure = buildx._failure(run, Path("build.log"))
