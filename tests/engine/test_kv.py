@@ -133,4 +133,4 @@ def test_what_a_type_does_is_in_the_middle_of_its_band(runs: Runs) -> None:
         band = runs.types[held.k].band
         assert isinstance(numbers, Numbers)
         assert band is not None
-        assert band.kl[0] * 1.3 < numbers.distance.kl < band.kl[1] / 2
+        assert band.kl[0] * 1.3 < numbers.distance.kl < band.kl[1] / 1.5
