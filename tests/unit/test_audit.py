@@ -118,7 +118,7 @@ LOGINS = [
     ("/root/.bash_history", "cd /srv\nexport DB_PASSWORD=hunter2", "a value of DB_PASSWORD"),
 ]
 NO_LOGINS = [
-    ("/etc/apt/sources.list", "deb https://deb.debian.org/debian trixie main"),
+    ("/etc/apt/sources.list", "deb https://deb.example.org/debian trixie main"),
     ("/etc/apt/auth.conf", "# machine mirror.example.org login me password hunter2\n"),
     ("/etc/apt/apt.conf.d/80", 'Acquire::https::SslKey "/etc/ssl/client.key";'),
     ("/etc/pip.conf", "[global]\nindex-url = https://pypi.example.org/simple\n"),
