@@ -43,7 +43,11 @@ def read_api_key(path: Path) -> str:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the file of API keys {path} cannot be read", why=str(error)) from error
+        raise UsageError(
+            f"--api-key-file: {path} cannot be read",
+            why=error.strerror or str(error),
+            hint="name a file with the server's API key on its first line",
+        ) from error
     key = next((line for line in lines if line.strip()), "")
     if not key:
         raise UsageError(f"{path} holds no API key", hint="write one on its first line")

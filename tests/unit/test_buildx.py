@@ -277,21 +277,24 @@ def test_what_the_machine_lacks_is_not_the_trees_fault(tmp_path, progress, event
     assert not failure(tmp_path, progress, event).commits_fault
 
 
+LOST = (
+    "ERROR: failed to receive status: rpc error: code = Unavailable desc = error reading from "
+    "server: EOF"
+)
+UNSOLVED = "ERROR: failed to solve: Unavailable: error reading from server: EOF"
+
+
 @pytest.mark.parametrize(
-    "said",
+    ("said", "killed"),
     [
-        # dockerd 26.1.5 ended by SIGKILL, and by SIGTERM, in mid-build; buildx itself killed
-        "ERROR: failed to receive status: rpc error: code = Unavailable desc = error reading from "
-        "server: EOF",
-        "ERROR: failed to solve: Unavailable: error reading from server: EOF",
-        "",
+        # dockerd 26.1.5 ended by SIGKILL, and by SIGTERM, in mid-build; buildx itself killed, of
+        # which no step's end is seen
+        *((said, killed) for said in (LOST, UNSOLVED) for killed in (False, True)),
+        ("", False),
     ],
 )
-@pytest.mark.parametrize("killed", [False, True], ids=["the step went on", "its end was seen"])
 def test_an_engine_that_ends_is_not_the_trees_fault(tmp_path, progress, said, killed):
     step = VERTEX | {"error": "process did not complete successfully: exit code: 137"}
-    if killed and not said:
-        pytest.skip("then the step is what failed")
     events = [{"vertexes": [step if killed else VERTEX]}, {"text": said}]
     error = buildx._failure(follow(tmp_path, progress, *events), Path("build.log"))
     assert (type(error), error.exit_code) == (EngineError, 4)
