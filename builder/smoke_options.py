@@ -45,7 +45,7 @@ def read_api_key(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"--api-key-file: {path} cannot be read",
-            why=error.strerror or str(error),
+            why=str(error),
             hint="name a file with the server's API key on its first line",
         ) from error
     key = next((line for line in lines if line.strip()), "")
