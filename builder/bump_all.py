@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from builder import pins
+from builder import boundary, pins
 from builder.bump import Request, Stages, bump
 from builder.bump_bases import bump_base
 from builder.bump_report import AllReport, BaseReport, BumpReport, NotMoved, to_markdown
-from builder.errors import BuilderError, EngineError, PinsError, UsageError
+from builder.errors import EngineError, PinsError, UsageError
 from builder.model import Pins
 from builder.progress import Progress
 from builder.replace_files import require_writable, write_atomically
@@ -58,11 +58,14 @@ def bump_all(file: Path, request: Request, stages: Stages | None, progress: Prog
                 moves.append(bump(file, replace(alone, fork=name), stages, progress))
             else:
                 moves.append(bump_base(file, name, alone, stages, progress))
-        except (EngineError, PinsError):
-            raise
-        except BuilderError as error:
-            progress.warn(f"{name} is not moved: {error.what}")
-            failed.append(NotMoved(name, error.what, error.why, error.hint, error.exit_code))
+        except Exception as error:
+            failure = boundary.failure(error)
+            if isinstance(failure, EngineError | PinsError):
+                raise failure from error
+            progress.warn(f"{name} is not moved: {failure.what}")
+            failed.append(
+                NotMoved(name, failure.what, failure.why, failure.hint, failure.exit_code)
+            )
     report = AllReport(moves, failed)
     if request.pr_body and any(one.written for one in moves):
         write_atomically(request.pr_body, to_markdown(report))

@@ -2,7 +2,7 @@
 
 import sys
 
-from builder import console, engine, signals
+from builder import boundary, console, signals
 from builder.command import (  # noqa: F401 -- they register on `app`
     building,
     checking,
@@ -17,7 +17,7 @@ from builder.command import (  # noqa: F401 -- they register on `app`
     verifying,
 )
 from builder.command.app import NO, InterruptedByUserError, app
-from builder.errors import BuilderError, FileError
+from builder.errors import FileError
 
 BUG = 3
 
@@ -51,22 +51,12 @@ def _run() -> int:
         sys.stderr.close()
         return NO
     except Exception as error:
-        known = _known(error)
+        known = boundary.known(error)
         if known is None:
             return _bug()
         console.complain(known)
         return known.exit_code
     return 0
-
-
-def _known(error: Exception) -> BuilderError | None:
-    """What a user can act on, with an exit code of its own; None for a bug."""
-    if isinstance(error, BuilderError):
-        return error
-    lost = engine.lost(error)
-    if lost is None and isinstance(error, OSError):
-        return FileError.of(error)
-    return lost
 
 
 def _bug() -> int:

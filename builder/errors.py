@@ -23,6 +23,10 @@ class BuilderError(Exception):
         self.hint = hint
 
 
+class BuilderFaultError(BuilderError):
+    """A bug in builder, where it ended one variant, fork or part, and the others went on."""
+
+
 class UsageError(BuilderError):
     """A command line that cannot be obeyed."""
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from builder import commits, freshness_parts, freshness_steps, git, github, paths, pins
-from builder.errors import BuilderError, RefNotFoundError, UsageError
+from builder import boundary, commits, freshness_parts, freshness_steps, git, github, paths, pins
+from builder.errors import RefNotFoundError, UsageError
 from builder.freshness_report import Drift, Failure, ForkReport, Reason, Report, Upstream
 from builder.model import Pins, Policy
 from builder.pins_problems import suggestion
@@ -93,13 +93,19 @@ def _against_mainline(reports: list[ForkReport], progress: Progress) -> list[For
     if mainline is None or mainline.url is None or mainline.head is None or not merged:
         return reports
     remote = git.Remote(MAINLINE, mainline.url)
-    with _locked(remote), contextlib.suppress(BuilderError):
+    with _locked(remote), contextlib.suppress(Exception):
         history = git.Branch(remote)
         if not history.holds(mainline.head):
             progress.step(f"fetch the history of {remote.url}")
             history.fetch(mainline.branch)
-        return [_behind_mainline(one, history, mainline.head) for one in reports]
+        return [_behind_or_unknown(one, history, mainline.head) for one in reports]
     return reports
+
+
+def _behind_or_unknown(report: ForkReport, history: git.Branch, head: str) -> ForkReport:
+    with contextlib.suppress(Exception):  # what one fork holds hides nothing of another
+        return _behind_mainline(report, history, head)
+    return report
 
 
 def _behind_mainline(report: ForkReport, history: git.Branch, head: str) -> ForkReport:
@@ -118,12 +124,22 @@ def _look(
     if fork.url is None or fork.commit is None or fork.date is None:
         why = fork.unpinned or "pins.toml gives it no commit"
         return ForkReport(name, fork.url, fork.branch, None, None, "unpinned", notes=(why,))
-    remote = git.Remote(name, fork.url)
-    asked = _Asked(name, remote, fork.branch, fork.commit, fork.date, steps)
-    page = _side_by_side(host, host.name(fork.url))
     report = ForkReport(name, fork.url, fork.branch, fork.commit, _rfc3339(fork.date), "unknown")
     try:
-        heads = git.heads(asked.remote, fork.branch)
+        remote = git.Remote(name, fork.url)
+        asked = _Asked(name, remote, fork.branch, fork.commit, fork.date, steps)
+        return _answered(report, asked, policy, host, progress)
+    except Exception as error:
+        return replace(report, failure=Failure.of(boundary.failure(error)))
+
+
+def _answered(
+    report: ForkReport, asked: _Asked, policy: Policy, host: github.Github, progress: Progress
+) -> ForkReport:
+    """The report with what git and the repository's page tell; what git does not is unknown."""
+    page = _side_by_side(host, host.name(asked.remote.url))
+    try:
+        heads = git.heads(asked.remote, asked.branch)
         report = replace(
             report,
             head=heads.commit,
@@ -132,8 +148,8 @@ def _look(
             moved_to=heads.moved_to,
         )
         report = judged(report, _drift(asked, heads, policy, host, progress), policy)
-    except BuilderError as error:
-        report = replace(report, failure=Failure.of(error))
+    except Exception as error:
+        report = replace(report, failure=Failure.of(boundary.failure(error)))
     return _noted(report, page, asked)
 
 
@@ -171,8 +187,8 @@ def _noted(report: ForkReport, page: "Future[github.Page] | None", asked: _Asked
             told = page.result()
         except RefNotFoundError as error:
             notes.append(error.what)
-        except BuilderError as error:
-            notes.append(f"GitHub's API was no help: {error.why}")
+        except Exception as error:
+            notes.append(f"GitHub's API was no help: {boundary.failure(error).why}")
         else:
             # git says it too when it is redirected; by a mirror it is not.
             moved = told.url if _bare(told.url) != _bare(asked.remote.url) else report.moved_to
@@ -223,7 +239,7 @@ def _drift(
         return quick
     try:
         return _by_history(asked, heads.commit, policy, progress)
-    except BuilderError:
+    except Exception:
         stand_in = _stand_in(asked, policy, host, heads.commit)
         if stand_in is None:
             raise
@@ -280,7 +296,7 @@ def _by_history(asked: _Asked, told: str, policy: Policy, progress: Progress) ->
 
 def _is_part_here(history: git.Branch, pin: str, head: str) -> bool:
     """Whether an earlier fetch brought the head, with the pin as a part of it."""
-    with contextlib.suppress(BuilderError):  # what cannot be read is fetched
+    with contextlib.suppress(Exception):  # what cannot be read is fetched
         return history.holds(head) and history.holds(pin, below=head)
     return False
 
@@ -329,7 +345,7 @@ def _upstream_here(asked: _Asked) -> Upstream | None:
     """The same when nothing is fetched: from a history that an earlier run brought."""
     if not asked.remote.cache("names").exists():
         return None
-    with _locked(asked.remote), contextlib.suppress(BuilderError):
+    with _locked(asked.remote), contextlib.suppress(Exception):
         history = git.Branch(asked.remote)
         if history.holds(asked.pin):
             return _upstream(asked, history, asked.pin)
@@ -346,7 +362,7 @@ def _stand_in(asked: _Asked, policy: Policy, host: github.Github, head: str) -> 
         return None
     try:
         told = host.compare(name, asked.pin, head)
-    except BuilderError:
+    except Exception:
         return None  # the failure of git is what the report names
     if told.commits is None or (policy.alert_paths and told.files is None):
         return None

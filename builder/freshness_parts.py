@@ -10,9 +10,9 @@ from functools import partial
 
 from packaging.version import InvalidVersion, Version
 
-from builder import package_index, registry
+from builder import boundary, package_index, registry
 from builder.end_of_life import end_of_life
-from builder.errors import BuilderError, RefNotFoundError
+from builder.errors import RefNotFoundError
 from builder.freshness_report import Failure, PartReport, Reason
 from builder.model import Pins, Source
 
@@ -26,7 +26,7 @@ Question = Callable[[], PartReport]
 
 
 def questions(everything: Pins) -> list[Question]:
-    """One for each part, to be asked side by side; none of them raises a BuilderError."""
+    """One for each part, to be asked side by side; none of them raises anything."""
     return [*_bases(everything), *_sources(everything), *_published(everything)]
 
 
@@ -34,8 +34,8 @@ def _asked(report: PartReport, look: Callable[[PartReport], PartReport]) -> Part
     """The report as `look` makes it, with its verdict."""
     try:
         found = look(report)
-    except BuilderError as error:
-        return replace(report, failure=Failure.of(error))
+    except Exception as error:
+        return replace(report, failure=Failure.of(boundary.failure(error)))
     if found.verdict != "unknown":
         return found
     return replace(found, verdict="stale" if found.reasons else "fresh")

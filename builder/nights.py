@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from builder import bisect, markdown, night_issue, nightly, record
+from builder import bisect, boundary, markdown, night_issue, nightly, record
 from builder.bisect_report import BisectReport
-from builder.errors import BuilderError, RemoteUnavailableError, UsageError
+from builder.errors import RemoteUnavailableError, UsageError
 from builder.model import Pins
 from builder.night_issue import Issue
 from builder.night_journal import Found
@@ -99,12 +99,12 @@ def run(cases: list[Case], ends: Ends, progress: Progress) -> NightsReport:
             report = _with(report, case, ends, progress)
     except BaseException:
         # A release that was promoted, and is in no record, would be taken for somebody else's.
-        with contextlib.suppress(BuilderError):
+        with contextlib.suppress(Exception):
             ends.keep(progress)
         raise
     try:
         ends.keep(progress)
-    except BuilderError as error:
+    except Exception as error:
         lost = [*report.not_judged, _lost("the record", error)]
         return replace(report, not_judged=lost)
     return report
@@ -116,7 +116,7 @@ def plan(cases: list[Case], progress: Progress) -> tuple[list[tuple[Case, Found]
     for case in cases:
         try:
             found.append((case, nightly.plan(case, progress)))
-        except BuilderError as error:
+        except Exception as error:
             lost.append(_lost(case.request.variant, error))
     return found, NightsReport([], lost, [])
 
@@ -125,15 +125,17 @@ def _with(report: NightsReport, case: Case, ends: Ends, progress: Progress) -> N
     try:
         journal = nightly.run(case, progress)
         night, where = _ended(case, nightly.night(journal, case.fork, ends.page), ends, progress)
-    except BuilderError as error:
-        progress.warn(f"{case.request.variant} is not judged: {error.what}")
-        return replace(report, not_judged=[*report.not_judged, _lost(case.request.variant, error)])
+    except Exception as error:
+        lost = _lost(case.request.variant, error)
+        progress.warn(f"{case.request.variant} is not judged: {lost.what}")
+        return replace(report, not_judged=[*report.not_judged, lost])
     told = [*report.told, where] if where else report.told
     return replace(report, nights=[*report.nights, night], told=told)
 
 
-def _lost(what: str, error: BuilderError) -> NotJudged:
-    return NotJudged(what, error.what, error.why, error.hint, error.exit_code)
+def _lost(name: str, error: Exception) -> NotJudged:
+    failure = boundary.failure(error)
+    return NotJudged(name, failure.what, failure.why, failure.hint, failure.exit_code)
 
 
 def _ended(case: Case, night: Night, ends: Ends, progress: Progress) -> tuple[Night, str]:
@@ -202,8 +204,9 @@ def _bisected(case: Case, question: bisect.Request, ends: Ends, progress: Progre
     """What was found, as Markdown; why nothing was, where that is so."""
     try:
         report = ends.bisect(case.everything, question, case.results, progress)
-    except BuilderError as error:
-        return f"A bisect was tried and gave no answer: {markdown.code(error.what)}"
+    except Exception as error:
+        what = boundary.failure(error).what
+        return f"A bisect was tried and gave no answer: {markdown.code(what)}"
     return report.issue or f"A bisect found no first bad commit: {report.headline}"
 
 
