@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, bump_all, freshness, freshness_parts, git, nightly, nights
+from builder import bump, bump_all, freshness, freshness_parts, git, nights
 from builder.boundary import failure
 from builder.errors import BuilderError, RefNotFoundError
 from builder.freshness_report import PartReport
@@ -55,13 +55,10 @@ def test_a_night_that_ends_in_any_way_leaves_the_others_to_go_on(home, error, co
 
 
 @any_failure
-def test_what_a_night_would_do_is_told_though_another_cannot_say(
-    home, monkeypatch, error, code, told
-):
-    world, real = World(home), nightly.plan
-    plans = iter([failing(error), real])
-    monkeypatch.setattr(nightly, "plan", lambda *words: next(plans)(*words))
-    found, report = nights.plan([world.case(), world.case()], Recorder())
+def test_what_a_night_would_do_is_told_though_another_cannot_say(home, error, code, told):
+    lost, case = World(home).case(), World(home).case()
+    lost = replace(lost, stages=replace(lost.stages, look=failing(error)))
+    found, report = nights.plan([lost, case], Recorder())
     assert (len(found), [one.exit_code for one in report.not_judged]) == (1, [code])
     assert told in report.not_judged[0].what
 
