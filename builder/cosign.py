@@ -211,15 +211,15 @@ def _offline(place: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _place(reference: str) -> Iterator[Path]:
-    """A folder for cosign's files, and for the login that the environment names, if it does.
+    """A folder for cosign's files, and for the environment's login, where it is for that registry.
 
     cosign reads Docker's own store by itself; a login must never be on its command line.
     """
     with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as folder:
         place = Path(folder)
-        if reference and os.environ.get(registry_login.USER):
+        if reference:
             host = registry.image(reference).host
-            login = registry_login.login(host)
+            login = registry_login.from_environment(host)
             if login is not None:
                 word = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
                 config = place / "config.json"

@@ -133,10 +133,10 @@ class Github:
 
         Raises RefNotFoundError when it is gone or hidden, RemoteUnavailableError.
         """
-        import requests
+        from builder import sessions
 
         url = f"{self.api.rstrip('/')}{path}"
-        with requests.Session() as session:
+        with sessions.Session() as session:
             session.headers["Accept"] = "application/vnd.github+json"
             session.auth = self._sign
             told = web.ask(session, url, method=method, params=params, json=content)
@@ -148,20 +148,19 @@ class Github:
             raise _unexpected(str(error)) from error
 
     def _sign(self, request: "requests.PreparedRequest") -> "requests.PreparedRequest":
-        # As `auth` it also keeps requests from looking into the machine's ~/.netrc.
         if self.token:
             request.headers["Authorization"] = f"Bearer {self.token}"
         return request
 
     def _get(self, path: str, *, lasting: bool = False) -> dict[str, Any]:
         """The answer; one that is `lasting` can be no other, and is asked for once."""
-        import requests
+        from builder import sessions
 
         url = f"{self.api.rstrip('/')}{path}"
         kept = _Kept.of(url)
         if lasting and kept is not None:
             return kept.answer
-        with requests.Session() as session:
+        with sessions.Session() as session:
             session.headers["Accept"] = "application/vnd.github+json"
             session.auth = self._sign
             if kept is not None:

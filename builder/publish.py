@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from builder import audit as audits
-from builder import container, engine, floating, gpu_use, image_push, paths, smoke_report, tags
+from builder import (
+    container,
+    engine,
+    floating,
+    gpu_use,
+    image_push,
+    paths,
+    registry_login,
+    smoke_report,
+    tags,
+)
 from builder import receipt as receipts
 from builder import record as records
 from builder.errors import (
@@ -140,7 +150,11 @@ def publish(request: Request, stages: Stages, record: Path, progress: Progress) 
     """
     client = engine.connect()
     candidate = _candidate(client, request)
-    with RegistryClient(request.repository) as registry, alone(record, progress):
+    with (
+        registry_login.own_registry(request.repository),
+        RegistryClient(request.repository) as registry,
+        alone(record, progress),
+    ):
         index = floating.of(record, request.repository)
         progress.step(f"look for {candidate.name}")
         there = registry.digest(candidate.name)
@@ -181,7 +195,8 @@ def repository(named: str | None, pins: Pins) -> str:
 def plan(request: Request, record: Path) -> Plan:
     """What `publish` would do. Changes nothing; raises as it does."""
     candidate = _candidate(engine.connect(), request)
-    with RegistryClient(request.repository) as repository:
+    own = registry_login.own_registry(request.repository)
+    with own, RegistryClient(request.repository) as repository:
         index = floating.of(record, request.repository)
         there = repository.digest(candidate.name)
         known = _recorded(record, index, candidate) if there else None

@@ -37,10 +37,10 @@ class RecordSource:
         return self.place.startswith(("http://", "https://"))
 
     def _get(self, path: str) -> bytes:
-        import requests
+        from builder import sessions
 
         url = f"{self.place.rstrip('/')}/{path}"
-        with requests.Session() as session:
+        with sessions.Session() as session:
             answer = web.ask(session, url)
         if answer.status == _NOT_FOUND:
             raise UsageError(f"--record {self.place}: holds no {path}")

@@ -62,6 +62,23 @@ def address(host: str) -> str:
     return f"{scheme}://{host}"
 
 
+def token_server(asked: str, realm: str) -> str:
+    """The address that a registry, asked at `asked`, names for tokens: on any host, as Docker's.
+
+    Raises RemoteUnavailableError for http, but where builder would ask both hosts by http itself.
+    """
+    from builder import sessions
+
+    url = sessions.named_by(asked, realm)
+    scheme, host, port = sessions.origin(url)
+    if scheme == "http" and not address(f"{host}:{port}").startswith("http:"):
+        raise RemoteUnavailableError(
+            f"{asked.partition('?')[0]}: its login would go over plain http",
+            why=f"it wants it at {url.partition('?')[0]}"[:300],
+        )
+    return url
+
+
 def digest(wanted: Image) -> str:
     """The digest that the tag stands for now: an index's where the image has several platforms.
 
@@ -112,13 +129,11 @@ class _Session:
     """Questions about one repository, with the token that its registry sends for."""
 
     def __init__(self, wanted: Image) -> None:
-        import requests
+        from builder import sessions
 
         self._url = f"{address(wanted.host)}/v2/{wanted.repository}"
         self._wanted = wanted
-        self._session = requests.Session()
-        # Else requests would send what the machine's ~/.netrc has for the host.
-        self._session.auth = lambda request: request
+        self._session = sessions.Session()
 
     def __enter__(self) -> "_Session":
         return self
@@ -161,11 +176,11 @@ class _Session:
 
     def _authorize(self, challenge: str) -> None:
         fields = dict(_FIELD.findall(challenge))
-        realm = fields.get("realm", "")
-        if not challenge.lower().startswith("bearer ") or not realm.startswith("http"):
+        if not challenge.lower().startswith("bearer ") or not fields.get("realm"):
             raise RemoteUnavailableError(
                 f"{self._wanted}: the registry wants a login", why=challenge[:200]
             )
+        realm = token_server(self._url, fields["realm"])
         params = {name: fields[name] for name in ("service", "scope") if name in fields}
         answer = web.ask(self._session, realm, params=params)
         if answer.status != _OK:

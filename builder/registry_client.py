@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from builder import registry, registry_login, web
 from builder.errors import RefNotFoundError, RemoteUnavailableError
@@ -75,6 +75,10 @@ def of(media_type: str, content: Mapping[str, Any]) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """`url`: where it came from at last; `redirected`: not where the question was sent to."""
+
+    url: str
+    redirected: bool
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -88,7 +92,7 @@ class RegistryClient:
     """
 
     def __init__(self, repository: str) -> None:
-        import requests
+        from builder import sessions
 
         wanted = registry.image(repository)
         self.repository = repository
@@ -96,9 +100,7 @@ class RegistryClient:
         self._base = f"{registry.address(wanted.host)}/v2/{wanted.repository}/"
         self._login = registry_login.login(wanted.host)
         self._authorization: str | None = None
-        self._session = requests.Session()
-        # Else requests would send what the machine's ~/.netrc has for the host.
-        self._session.auth = lambda request: request
+        self._session = sessions.Session()
         self._date: str | None = None
 
     def __enter__(self) -> "RegistryClient":
@@ -152,15 +154,18 @@ class RegistryClient:
     def tags(self) -> list[str]:
         """All tags of the repository; none for one that is not there."""
         found: list[str] = []
-        path = "tags/list?n=1000"
-        while path:
-            answer = self._ask("GET", path, {_OK, _NOT_FOUND})
+        page, seen = f"{self._base}tags/list?n=1000", set()
+        while page not in seen:
+            seen.add(page)
+            answer = self._ask("GET", page, {_OK, _NOT_FOUND})
             if answer.status == _NOT_FOUND:
                 return found
             found += _object(answer.body, self.repository).get("tags") or []
             following = _NEXT.search(answer.headers.get("Link", ""))
-            path = urljoin(f"{self._base}tags/list", following[1]) if following else ""
-        return found
+            if following is None:
+                return found
+            page = self._own(page, following[1])
+        raise RemoteUnavailableError(f"{self.repository}: the list of tags leads back to itself")
 
     def referrers(self, digest: str) -> Manifest | None:
         """The index of what names a manifest as its subject; None: the registry has no such API."""
@@ -210,7 +215,7 @@ class RegistryClient:
         """Bring a blob there, whole or not at all: a broken connection begins it anew."""
         for pause in (*_PAUSES_S, None):
             begun = self._ask("POST", "blobs/uploads/", {_ACCEPTED})
-            place = urljoin(self._base, begun.headers.get("Location", ""))
+            place = self._named(begun.headers.get("Location", ""))
             place += f"{'&' if '?' in place else '?'}digest={digest}"
             try:
                 # One try: after a failure the registry wants a new place to upload to.
@@ -269,10 +274,13 @@ class RegistryClient:
         answer = self._once(method, url, headers, data)
         if answer.status == _UNAUTHORIZED:
             # Nobody asked before, or a token has expired: once more, with a new one.
+            self._require_own(answer)
             self._authorize(answer.headers.get("WWW-Authenticate", ""))
             answer = self._once(method, url, headers, data)
         if answer.status in expected:
             return answer
+        if answer.status == _UNAUTHORIZED:
+            self._require_own(answer)
         raise _refusal(method, url, answer, self.host)
 
     def _once(
@@ -287,9 +295,45 @@ class RegistryClient:
         return self._send(method, url, headers={**(headers or {}), **self._shown(url)}, data=data)
 
     def _shown(self, url: str) -> dict[str, str]:
-        """What is shown to the registry, and to no other host that it names."""
-        own = urlsplit(url).netloc == urlsplit(self._base).netloc
+        """What is shown to the registry, and to no other place that it names."""
+        own = self._authorization and self._is_own(url)
         return {"Authorization": self._authorization} if own and self._authorization else {}
+
+    def _is_own(self, url: str) -> bool:
+        """Whether an address has the registry's own scheme, host and port."""
+        from builder import sessions
+
+        return sessions.origin(url) == sessions.origin(self._base)
+
+    def _named(self, place: str) -> str:
+        """The address of an upload, wherever the registry wants to have it."""
+        from builder import sessions
+
+        if not place:
+            raise RemoteUnavailableError(
+                f"{self.repository}: the registry names no place to upload to"
+            )
+        return sessions.named_by(self._base, place)
+
+    def _own(self, page: str, following: str) -> str:
+        """The address of a list's next page, which no other place may go on with."""
+        from builder import sessions
+
+        url = sessions.named_by(page, following)
+        if not self._is_own(url):
+            raise RemoteUnavailableError(
+                f"{self.repository}: the list of tags goes on at another place",
+                why=f"Link names {url.partition('?')[0]}"[:300],
+            )
+        return url
+
+    def _require_own(self, challenge: "_Answer") -> None:
+        """Only the registry itself may ask for its login, not who it sends to (CVE-2020-15157)."""
+        if challenge.redirected or not self._is_own(challenge.url):
+            raise RemoteUnavailableError(
+                f"{self.host} sends to {challenge.url.partition('?')[0]}, which wants a login",
+                why="a registry's login goes to no other place",
+            )
 
     def _send(self, method: str, url: str, **more: Any) -> _Answer:  # noqa: ANN401 -- requests' own
         with self._response(method, url, **more) as response:
@@ -297,7 +341,8 @@ class RegistryClient:
             self._date = response.headers.get("Date", self._date)
             if len(body) > _LARGEST:
                 raise RemoteUnavailableError(f"{url}: no end after {_LARGEST} bytes")
-            return _Answer(response.status_code, response.headers, body)
+            url, redirected = str(response.url), bool(response.history)
+            return _Answer(url, redirected, response.status_code, response.headers, body)
 
     @contextlib.contextmanager
     def _response(self, method: str, url: str, **more: Any) -> "Iterator[requests.Response]":  # noqa: ANN401
@@ -328,9 +373,9 @@ class RegistryClient:
             shown = base64.b64encode(":".join(basic).encode()).decode()
             self._authorization = f"Basic {shown}"
             return
-        realm = fields.get("realm", "")
-        if scheme != "bearer" or not realm.startswith("http"):
+        if scheme != "bearer" or not fields.get("realm"):
             raise RemoteUnavailableError(f"{self.host} wants a login", why=challenge[:200])
+        realm = registry.token_server(self._base, fields["realm"])
         params = {name: fields[name] for name in ("service", "scope") if name in fields}
         auth = requests.auth.HTTPBasicAuth(*basic) if basic else None
         answer = self._send("GET", realm, params=params, auth=auth)
@@ -361,7 +406,7 @@ def _object(body: bytes, name: str) -> dict[str, Any]:
 def _no_login(host: str) -> RemoteUnavailableError:
     return RemoteUnavailableError(
         f"{host} wants a login, and there is none",
-        hint=f"`docker login {host}`, or set {registry_login.USER} and {registry_login.PASSWORD}",
+        hint=registry_login.how_to(host),
     )
 
 

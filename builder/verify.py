@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from builder import cosign, provenance, published
+from builder import cosign, provenance, published, registry_login
 from builder.claim.documents import attestation, evidence, sbom, source, statement
 from builder.claim.naming import name, record
 from builder.claim.promises import promises
@@ -94,10 +94,11 @@ def verify(
     Raises RefNotFoundError when there is no such image, RemoteUnavailableError when registry or
     record do not answer, UsageError when the record is none.
     """
-    with RegistryClient(published.repository_of(reference)) as repository:
-        image = published.read(repository, reference, progress)
-    progress.step("look at the signature")
-    signed = _signed(image, signer)
+    with registry_login.own_registry(pins.policy.release.repository):
+        with RegistryClient(published.repository_of(reference)) as repository:
+            image = published.read(repository, reference, progress)
+        progress.step("look at the signature")
+        signed = _signed(image, signer)
     if records is None:
         return judge(reference, Claimed(image, pins, signed))
     progress.step("read the record")

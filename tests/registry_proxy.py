@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -55,7 +56,8 @@ class Proxy:
 
 
 @contextmanager
-def in_front_of(registry: DockerRegistry) -> Iterator[Proxy]:
+def in_front_of(registry: DockerRegistry, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+    """With `tls` it is asked by https, and does not tell the registry so."""
     proxy = Proxy()
 
     class Handler(BaseHTTPRequestHandler):
@@ -124,6 +126,8 @@ def in_front_of(registry: DockerRegistry) -> Iterator[Proxy]:
         setattr(Handler, f"do_{method}", Handler._answer)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     proxy.host = f"127.0.0.1:{server.server_port}"
     try:

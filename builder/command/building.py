@@ -83,14 +83,15 @@ def build(
     pins_file: PinsFile = None,
 ) -> None:
     """Build the image of a pinned or given commit, and write a receipt."""
-    from builder import base_images, engine, paths, pins
+    from builder import base_images, engine, paths, pins, registry_login
     from builder import build as builds
     from builder import plan as plans
     from builder import receipt as receipts
 
     everything, file = load(pins_file)
     if source_of:
-        variant, source = _published_source(source_of, variant, source)
+        with registry_login.own_registry(everything.policy.release.repository):
+            variant, source = _published_source(source_of, variant, source)
     request = builds.Request(
         variant=pins.variant(everything, variant)[0],
         ref=ref,

@@ -54,7 +54,7 @@ def nightly(
     pins_file: PinsFile = None,
 ) -> None:
     """Build, prove, publish and promote each fork's newest commit: exit 1 if a candidate failed."""
-    from builder import github, night_issue, nights, paths, publish
+    from builder import github, night_issue, nights, paths, publish, registry_login
     from builder import nightly as night
 
     if ref and pinned:
@@ -68,7 +68,7 @@ def nightly(
     host = github.from_environment()
     folder = record_folder(record, paths.results(file))
     text = file.read_bytes().decode()
-    with console.progress() as progress:
+    with registry_login.own_registry(repository), console.progress() as progress:
         branch = stages.record_branch(file, record_branch, folder, host, progress)
         cases = [
             night.Case(

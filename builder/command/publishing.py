@@ -175,18 +175,19 @@ def releases(
     pins_file: PinsFile = None,
 ) -> None:
     """The releases of the record with what each has proven; --prune deletes old ones."""
-    from builder import paths, retention
+    from builder import paths, registry_login, retention
     from builder import releases as lists
 
     if not prune and (keep or keep_days or dry_run):
         raise UsageError("--keep, --keep-days and --dry-run go with --prune")
     if prune and variant:
         raise UsageError("--prune is for every variant of the record", hint="leave it out")
-    _, file = load(pins_file)
+    everything, file = load(pins_file)
     folder = record_folder(record, paths.results(file))
     if prune:
         request = retention.Request(keep, keep_days, dry_run=dry_run)
-        with console.progress() as progress:
+        own = registry_login.own_registry(everything.policy.release.repository)
+        with own, console.progress() as progress:
             pruned = retention.prune(request, folder, progress)
         _show_pruned(pruned, json=json)
         return

@@ -232,7 +232,8 @@ def test_the_environments_login_publishes_and_shows_nowhere(
     news, secrets = [], [PASSWORD, base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()]
     release = private.publish(tiny_images.image(b"one"), news.append)
     written = [path.read_text("utf-8") for path in private.record.rglob("*.json")]
-    told = "\n".join([*news, *written, caplog.text, repr(release), repr(registry_login.login(""))])
+    kept = repr(registry_login.Login(USER, PASSWORD))
+    told = "\n".join([*news, *written, caplog.text, repr(release), kept])
     assert not any(secret in told for secret in secrets)
 
 

@@ -85,11 +85,21 @@ def test_a_statement_is_signed_under_its_predicates_own_name(either, told):
 
 
 def test_a_login_of_the_environment_is_on_no_command_line(either, told, monkeypatch):
+    monkeypatch.setenv(registry_login.HOST, "ghcr.io")
     monkeypatch.setenv(registry_login.USER, USER)
     monkeypatch.setenv(registry_login.PASSWORD, PASSWORD)
     cosign.sign(either, REFERENCE, Keyless())
     assert PASSWORD not in told.read_text()
     assert list(json.loads(told.with_suffix(".json").read_text())["auths"]) == ["ghcr.io"]
+
+
+def test_a_login_for_another_registry_is_not_in_its_store(either, told, monkeypatch):
+    monkeypatch.setenv(registry_login.HOST, "quay.io")
+    monkeypatch.setenv(registry_login.USER, USER)
+    monkeypatch.setenv(registry_login.PASSWORD, PASSWORD)
+    cosign.sign(either, REFERENCE, Keyless())
+    kept = told.with_suffix(".json")
+    assert not kept.exists() or PASSWORD not in kept.read_text()
 
 
 def test_without_cosign_nothing_can_be_signed(monkeypatch, tmp_path):
@@ -142,6 +152,7 @@ class TestReal:
         self, docker_registry_with_login: DockerRegistry, keys, monkeypatch, tmp_path
     ):
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "nobody-logged-in"))
+        monkeypatch.setenv(registry_login.HOST, docker_registry_with_login.host)
         monkeypatch.setenv(registry_login.USER, USER)
         monkeypatch.setenv(registry_login.PASSWORD, PASSWORD)
         with RegistryClient(f"{docker_registry_with_login.host}/me/llama") as repository:

@@ -23,8 +23,9 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 
 
 @pytest.fixture
-def logged_in(monkeypatch: pytest.MonkeyPatch) -> str:
+def logged_in(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the token server is shown."""
+    monkeypatch.setenv(registry_login.HOST, registry.host)
     monkeypatch.setenv(registry_login.USER, "me")
     monkeypatch.setenv(registry_login.PASSWORD, "secret")
     return f"Basic {base64.b64encode(b'me:secret').decode()}"
@@ -72,11 +73,13 @@ def test_a_store_that_does_not_answer_is_named(registry, tmp_path):
 
 def test_half_a_login_in_the_environment_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv(registry_login.HOST, "ghcr.io")
     monkeypatch.setenv(registry_login.USER, "me")
     assert registry_login.login("ghcr.io") is None
 
 
 def test_a_login_has_no_words(monkeypatch):
+    monkeypatch.setenv(registry_login.HOST, "ghcr.io")
     monkeypatch.setenv(registry_login.USER, "me")
     monkeypatch.setenv(registry_login.PASSWORD, "secret")
     assert "secret" not in repr(registry_login.login("ghcr.io"))
