@@ -68,7 +68,7 @@ _OF_FILES: dict[int | None, str] = {
     errno.EFBIG: "a limit of this shell or file system: `ulimit -f`",
     errno.EIO: "the disk may be broken: the kernel's log says more",
     errno.EISDIR: "",
-    errno.ELOOP: "",
+    errno.ELOOP: "take the link away, or name another folder",
     errno.EMFILE: "a limit of this shell: `ulimit -n`",
     errno.ENAMETOOLONG: "",
     errno.ENFILE: "",

@@ -5,11 +5,16 @@
     nights/<DATE>-<VARIANT>.json   one night of `builder nightly`
 
 Times are UTC, ISO 8601. Sizes are bytes, durations seconds. Every file is whole at any moment.
+
+A record may come from a branch or an address that others write to. So what it names itself is held
+against the names of its files and the characters of a tag, and no link in it is followed.
 """
 
 import dataclasses
 import functools
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +22,14 @@ from typing import Any, Literal, TypeVar
 
 from builder.errors import UsageError
 from builder.model import CacheStats, Receipt
-from builder.replace_files import replace_files, write_atomically
+from builder.replace_files import read_regular, replace_files, sweep, write_atomically
+from builder.tags import is_tag
 
 T = TypeVar("T")
 Proof = Literal["contract", "audit", "kv"]
 What = Literal["pushed", "tagged", "promoted", "rolled-back", "lost", "deleted"]
+
+_NIGHT = re.compile(r"\d{4}-\d\d-\d\d-[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,29 +142,32 @@ class Night:
 def read_index(folder: Path) -> Index | None:
     """The index; None when nothing was recorded yet. Raises UsageError."""
     path = folder / "index.json"
-    return _read(path, Index) if path.exists() else None
+    return _read(folder, path, Index, "index") if path.exists() or path.is_symlink() else None
 
 
 def read_release(folder: Path, name: str) -> Release:
     """Raises UsageError when there is no such release, or it is not one."""
-    return _read(folder / "releases" / f"{name}.json", Release)
+    return _read(folder, folder / "releases" / f"{_tag(name)}.json", Release, name)
 
 
 def read_nights(folder: Path) -> list[Night]:
     """Every night, oldest first. Raises UsageError."""
-    return [_read(path, Night) for path in sorted((folder / "nights").glob("*.json"))]
+    paths = sorted((folder / "nights").glob("*.json"))
+    return [_read(folder, path, Night, path.stem) for path in paths]
 
 
 def write_release(folder: Path, release: Release, index: Index) -> None:
-    """The release and the index that names it, together."""
-    (folder / "releases").mkdir(parents=True, exist_ok=True)
-    path = folder / "releases" / f"{release.name}.json"
-    replace_files({path: _bytes(release), folder / "index.json": _bytes(index)})
+    """The release and the index that names it, together. The caller keeps other runs out."""
+    path = folder / "releases" / f"{_tag(release.name)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for one in (folder, path.parent):
+        sweep(one)
+    replace_files({path: to_bytes(release), folder / "index.json": to_bytes(index)}, root=folder)
 
 
 def has_release(folder: Path, name: str) -> bool:
     """Whether the record has a release of this name, be it deleted from the registry since."""
-    return (folder / "releases" / f"{name}.json").exists()
+    return (folder / "releases" / f"{_tag(name)}.json").exists()
 
 
 def deleted(release: Release) -> str | None:
@@ -177,8 +188,9 @@ def now() -> str:
 
 def write_night(folder: Path, night: Night) -> Path:
     """Write one night; a second run of the same night replaces it."""
-    path = folder / "nights" / f"{night.date}-{night.variant}.json"
-    write_atomically(path, _bytes(night))
+    path = folder / "nights" / f"{_night(night)}.json"
+    sweep(path.parent)
+    write_atomically(path, to_bytes(night), root=folder)
     return path
 
 
@@ -187,22 +199,65 @@ def to_json(release: Release) -> str:
     return json.dumps(dataclasses.asdict(release), indent=2)
 
 
-def parse(text: bytes, kind: type[T], name: str) -> T:
-    """The value of one of the record's files; `name` is how errors call it. Raises UsageError."""
+def parse(text: bytes, kind: type[T], where: str, name: str) -> T:
+    """The value of one of the record's files; `where` is how errors call it. Raises UsageError.
+
+    `name` is that of the file, without its ending: what is in it has to say the same.
+    """
     from pydantic import ValidationError
 
     try:
         found: T = _adapter(kind).validate_json(text)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise UsageError(f"{name}: is not what builder wrote", why=str(error)) from error
+        raise _not_ours(where, str(error)) from error
+    fault = next(_faults(found, name), None)
+    if fault:
+        raise _not_ours(where, fault)
     return found
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def _not_ours(where: str, why: str) -> UsageError:
+    return UsageError(
+        f"{where}: is not what builder wrote",
+        why=why,
+        hint="put back what it was (`git log` where the record is a branch), or take it away: "
+        "`builder record rebuild` brings back what the registry knows",
+    )
+
+
+def _faults(value: object, name: str) -> Iterator[str]:
+    """What its fields say that cannot be."""
+    if isinstance(value, Release) and value.name != name:
+        yield f"name: {value.name!r}, in a file of another name"
+    if isinstance(value, Night) and _night(value) != name:
+        yield f"date and variant: {_night(value)!r}, in a file of another name"
+    if isinstance(value, Index):
+        named = (*value.floating.items(), *value.moving.items())
+        for one in (*value.releases, *(word for pair in named for word in pair)):
+            if not is_tag(one):
+                yield f"{one!r} is not a valid tag"
+
+
+def _tag(name: str) -> str:
+    if not is_tag(name):
+        raise UsageError(f"{name!r} is not a valid name of a release")
+    return name
+
+
+def _night(night: Night) -> str:
+    """The name of its file, without the ending. Raises UsageError for what is no name."""
+    name = f"{night.date}-{night.variant}"
+    if not _NIGHT.fullmatch(name):
+        raise UsageError(f"{name!r} is not a valid name of a night")
+    return name
+
+
+def _read(folder: Path, path: Path, kind: type[T], name: str) -> T:
     try:
-        return parse(path.read_bytes(), kind, str(path))
+        text = read_regular(path, root=folder)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read", why=str(error)) from error
+    return parse(text, kind, str(path), name)
 
 
 # Making one takes longer than reading a hundred nights.
@@ -213,5 +268,6 @@ def _adapter(kind: Any) -> Any:  # noqa: ANN401 -- a class, and its TypeAdapter
     return TypeAdapter(kind)
 
 
-def _bytes(value: Release | Index | Night) -> bytes:
+def to_bytes(value: Release | Index | Night) -> bytes:
+    """As it lies in the record."""
     return (json.dumps(dataclasses.asdict(value), indent=2) + "\n").encode()

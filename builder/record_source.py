@@ -23,14 +23,14 @@ class RecordSource:
             if found is None:
                 raise UsageError(f"--record {self.place}: holds no index.json")
             return found
-        return record.parse(self._get("index.json"), Index, f"{self.place}/index.json")
+        return record.parse(self._get("index.json"), Index, f"{self.place}/index.json", "index")
 
     def release(self, name: str) -> Release:
         """A release by its name. Raises UsageError, RemoteUnavailableError."""
         if not self._remote:
             return record.read_release(Path(self.place), name)
         path = f"releases/{name}.json"
-        return record.parse(self._get(path), Release, f"{self.place}/{path}")
+        return record.parse(self._get(path), Release, f"{self.place}/{path}", name)
 
     @property
     def _remote(self) -> bool:

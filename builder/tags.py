@@ -1,6 +1,10 @@
 """Names of what is built."""
 
+import re
+
 REPOSITORY = "turboquant"
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 def local(variant: str) -> str:
@@ -19,3 +23,11 @@ def floating(variant: str, default_variant: str) -> tuple[str, ...]:
     `<variant>-nightly`, `<variant>`, and `latest` for the default variant.
     """
     return (f"{variant}-nightly", variant, *(["latest"] if variant == default_variant else []))
+
+
+def is_tag(name: str) -> bool:
+    """Whether a registry takes it for a tag; so it is no path either.
+
+    https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
+    """
+    return bool(_TAG.fullmatch(name))

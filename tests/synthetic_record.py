@@ -244,7 +244,7 @@ def write_hostile(folder: Path) -> None:
         attachments=[replace(kind.attachments[0], media_type=HOSTILE, tag=HOSTILE)],
         events=[Event(HOSTILE, "pushed", tag=HOSTILE, previous=HOSTILE, note=HOSTILE)],
     )
-    write_release(folder, one, Index(HOSTILE, {HOSTILE: one.name}, releases=[one.name]))
+    write_release(folder, one, Index(HOSTILE, {one.variant: one.name}, releases=[one.name]))
     step = NightStep(HOSTILE, "failed", HOSTILE, 1.0, HOSTILE, HOSTILE)
     failed = night(made, made.failed[0])
     bad = replace(failed, steps=[step], failed_step=HOSTILE, commit=HOSTILE, bisect=HOSTILE)

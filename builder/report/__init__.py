@@ -25,7 +25,8 @@ def write(folder: Path, out: Path, *, note: str = "") -> tuple[Path, page.Page]:
     text = to_html(found)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        # The record may be a branch that others push to: a link in it is theirs.
+        write_atomically(path, text, root=out)
     except OSError as error:
         raise UsageError(f"{path} cannot be written", why=str(error)) from error
     return path, found

@@ -8,11 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from builder.replace_files import replace_files, write_atomically
+from builder.replace_files import read_regular, replace_files, sweep, write_atomically
 
 
 def listing(folder):
     return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir()}
+
+
+def write_one(file, root=None):
+    write_atomically(file, b"new", root=root)
+
+
+def write_several(file, root=None):
+    replace_files({file: b"new"}, root=root)
+
+
+def read_one(file, root):
+    read_regular(file, root=root)
 
 
 def in_small_files(tmp_path, code):
@@ -125,3 +137,123 @@ def test_a_file_of_somebody_else_in_a_sticky_folder_leaves_all_as_it_was(tmp_pat
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), folder], check=False)
     assert done.returncode == 7
     assert listing(folder) == before
+
+
+# --- Links and names that somebody else made ------------------------------------------------------
+
+
+@pytest.fixture
+def victim(tmp_path):
+    (tmp_path / "home").mkdir()
+    file = tmp_path / "home" / ".bashrc"
+    file.write_bytes(b"mine")
+    return file
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree that came from elsewhere, such as a record of a branch."""
+    folder = tmp_path / "tree"
+    (folder / "nights").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("act", [write_one, write_several, read_one])
+def test_no_link_is_followed_in_a_tree_from_elsewhere(act, victim, tree):
+    (tree / "nights" / "a.json").symlink_to(victim)
+    with pytest.raises(OSError, match=r"none is followed there: '.*a\.json'"):
+        act(tree / "nights" / "a.json", tree)
+    assert victim.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("act", [write_one, write_several, read_one])
+def test_no_folder_of_such_a_tree_may_be_a_link(act, victim, tree):
+    (tree / "releases").symlink_to(victim.parent)
+    with pytest.raises(OSError, match="none is followed there"):
+        act(tree / "releases" / ".bashrc", tree)
+    assert victim.read_bytes() == b"mine"
+    assert listing(victim.parent) == {".bashrc": b"mine"}
+
+
+@pytest.mark.parametrize("name", ["a.json.builder-new", "a.json.builder-old", "a.json.tmp"])
+@pytest.mark.parametrize("act", [write_one, write_several])
+def test_no_name_that_can_be_foreseen_is_written_to(act, name, victim, tree):
+    (tree / "nights" / "a.json").write_bytes(b"old")
+    (tree / "nights" / name).symlink_to(victim)
+    act(tree / "nights" / "a.json", tree)
+    assert (tree / "nights" / "a.json").read_bytes() == b"new"
+    assert victim.read_bytes() == b"mine"
+
+
+def test_the_tree_itself_may_be_behind_a_link_of_the_users_own(tmp_path, tree):
+    (tmp_path / "link").symlink_to("tree")
+    write_one(tmp_path / "link" / "nights" / "a.json", tmp_path / "link")
+    assert (tree / "nights" / "a.json").read_bytes() == b"new"
+
+
+def test_a_file_outside_of_its_tree_is_not_written(tree):
+    with pytest.raises(ValueError, match="is not in the subpath"):
+        write_one(tree.parent / "escaped", tree)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_only_regular_files_are_read_and_nothing_hangs(kind, tree):
+    file = tree / "a.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file, tree = Path("/dev/zero"), Path("/dev")
+    with pytest.raises(OSError, match=str(file)):
+        read_regular(file, root=tree)
+
+
+def test_a_file_without_end_is_not_read(tree):
+    with (tree / "big").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(OSError, match="over 67108864 bytes"):
+        read_regular(tree / "big", root=tree)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have a file of somebody else")
+@pytest.mark.parametrize("act", [write_one, write_several])
+@pytest.mark.parametrize("link", ["out.json", "folder"])
+def test_a_link_of_another_user_is_not_followed(act, link, victim, tmp_path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "out.json").symlink_to(victim)
+    (folder / "folder").symlink_to(victim.parent)
+    file = folder / "out.json" if link == "out.json" else folder / "folder" / ".bashrc"
+    os.chown(folder / link, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(OSError, match="a link that another user made"):
+        act(file)
+    assert victim.read_bytes() == b"mine"
+
+
+def test_a_pipe_is_written_to_through_links():
+    code = """
+        from pathlib import Path
+        from builder.replace_files import write_atomically
+        write_atomically(Path("/dev/stdout"), b"told")
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=True
+    )
+    assert told.stdout == b"told"
+
+
+def test_links_in_a_ring_have_an_end(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        write_one(tmp_path / "a")
+
+
+def test_what_a_kill_left_is_swept_away_and_nothing_else(tmp_path):
+    left = ("a.json.builder-new", "a.json.builder-old", ".0123456789abcdef.tmp")
+    for name in (*left, "a.json", ".tmp", "b.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    sweep(tmp_path)
+    assert sorted(listing(tmp_path)) == [".tmp", "a.json", "b.tmp"]
