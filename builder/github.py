@@ -133,10 +133,8 @@ class Github:
 
         Raises RefNotFoundError when it is gone or hidden, RemoteUnavailableError.
         """
-        from builder import sessions
-
         url = f"{self.api.rstrip('/')}{path}"
-        with sessions.Session() as session:
+        with web.session() as session:
             session.headers["Accept"] = "application/vnd.github+json"
             session.auth = self._sign
             told = web.ask(session, url, method=method, params=params, json=content)
@@ -154,13 +152,11 @@ class Github:
 
     def _get(self, path: str, *, lasting: bool = False) -> dict[str, Any]:
         """The answer; one that is `lasting` can be no other, and is asked for once."""
-        from builder import sessions
-
         url = f"{self.api.rstrip('/')}{path}"
         kept = _Kept.of(url)
         if lasting and kept is not None:
             return kept.answer
-        with sessions.Session() as session:
+        with web.session() as session:
             session.headers["Accept"] = "application/vnd.github+json"
             session.auth = self._sign
             if kept is not None:

@@ -37,10 +37,8 @@ class RecordSource:
         return self.place.startswith(("http://", "https://"))
 
     def _get(self, path: str) -> bytes:
-        from builder import sessions
-
         url = f"{self.place.rstrip('/')}/{path}"
-        with sessions.Session() as session:
+        with web.session() as session:
             answer = web.ask(session, url)
         if answer.status == _NOT_FOUND:
             raise UsageError(f"--record {self.place}: holds no {path}")

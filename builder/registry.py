@@ -129,11 +129,9 @@ class _Session:
     """Questions about one repository, with the token that its registry sends for."""
 
     def __init__(self, wanted: Image) -> None:
-        from builder import sessions
-
         self._url = f"{address(wanted.host)}/v2/{wanted.repository}"
         self._wanted = wanted
-        self._session = sessions.Session()
+        self._session = web.session()
 
     def __enter__(self) -> "_Session":
         return self

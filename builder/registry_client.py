@@ -12,15 +12,16 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urljoin
 
 from builder import registry, registry_login, web
-from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.errors import FileError, RefNotFoundError, RemoteUnavailableError
 
 if TYPE_CHECKING:
     import requests
+
+    from builder.limited_http import Body, Limits
 
 T = TypeVar("T")
 
@@ -28,13 +29,19 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 
-_TIMEOUT_S = (5.0, 120.0)
-"""To connect, and for each read or write of a piece."""
+_CONNECT_S = 5.0
+_READ_S, _WRITE_S = 30.0, 120.0
+"""Until an answer has begun: to a question; to what is brought there, which the registry hashes."""
+_SLOWEST = 20_000
+"""Bytes a second: a body that comes at less is given up, at the latest after `_LONGEST_S`."""
+_LONGEST_S = 3600.0
 _PAUSES_S = (0.5, 1.0, 2.0)
 """Between the tries of one question, where the registry does not say how long to wait."""
 _PATIENCE_S = 60.0
 """The longest Retry-After that is waited for."""
 _LARGEST = 16 * 1024 * 1024
+"""Bytes of an answer that is held in memory."""
+_LARGEST_BLOB = 16 * 1024**3
 _AGAIN = {429, 500, 502, 503, 504}
 _OK, _CREATED, _ACCEPTED = 200, 201, 202
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
@@ -100,7 +107,7 @@ class RegistryClient:
         self._base = f"{registry.address(wanted.host)}/v2/{wanted.repository}/"
         self._login = registry_login.login(wanted.host)
         self._authorization: str | None = None
-        self._session = sessions.Session()
+        self._session = sessions.Session(_limits(_LARGEST))
         self._date: str | None = None
 
     def __enter__(self) -> "RegistryClient":
@@ -118,10 +125,8 @@ class RegistryClient:
 
     def clock_ahead_s(self) -> float | None:
         """Seconds that this machine's clock is ahead of the registry's; None: it tells no time."""
-        try:
-            return time.time() - parsedate_to_datetime(self._date or "").timestamp()
-        except ValueError:
-            return None
+        then = web.moment(self._date or "")
+        return None if then is None else time.time() - then
 
     # --- manifests and tags
 
@@ -189,10 +194,10 @@ class RegistryClient:
             raise RemoteUnavailableError(f"{self.repository}: other bytes than {digest}")
         return answer.body
 
-    def read(self, digest: str, use: Callable[[IO[bytes]], T]) -> T:
-        """What `use` makes of a blob of any size, read front to back, and anew if it breaks off.
+    def read(self, digest: str, use: Callable[[IO[bytes]], T], most: int = _LARGEST_BLOB) -> T:
+        """What `use` makes of a blob, read front to back, and anew if it breaks off.
 
-        Raises RefNotFoundError when there is none.
+        `most` is in bytes. Raises RefNotFoundError when there is none.
         """
         for pause in (*_PAUSES_S, None):
             # This question finds what to show, so that the next one asks but once.
@@ -202,6 +207,7 @@ class RegistryClient:
             try:
                 with self._response("GET", url, headers=self._shown(url)) as response:
                     response.raise_for_status()
+                    cast("Body", response.raw).allow(_limits(most))
                     # Else it closes itself at its end: to a buffer around it that is an error.
                     response.raw.auto_close = False
                     return use(cast("IO[bytes]", response.raw))
@@ -337,10 +343,8 @@ class RegistryClient:
 
     def _send(self, method: str, url: str, **more: Any) -> _Answer:  # noqa: ANN401 -- requests' own
         with self._response(method, url, **more) as response:
-            body = response.raw.read(_LARGEST + 1, decode_content=True) or b""
+            body = response.raw.read(decode_content=True)
             self._date = response.headers.get("Date", self._date)
-            if len(body) > _LARGEST:
-                raise RemoteUnavailableError(f"{url}: no end after {_LARGEST} bytes")
             url, redirected = str(response.url), bool(response.history)
             return _Answer(url, redirected, response.status_code, response.headers, body)
 
@@ -349,16 +353,25 @@ class RegistryClient:
         import requests
         import urllib3
 
+        from builder.limited_http import EndlessError
+
+        timeout = (_CONNECT_S, _READ_S if method in {"GET", "HEAD"} else _WRITE_S)
+        silent = f"{url.partition('?')[0]} does not answer"
         try:
             with self._session.request(
-                method, url, timeout=_TIMEOUT_S, stream=True, **more
+                method, url, timeout=timeout, stream=True, **more
             ) as response:
                 yield response
+        except EndlessError as error:
+            raise RemoteUnavailableError(silent, why=str(error)) from error
+        except requests.exceptions.InvalidURL as error:
+            raise RemoteUnavailableError(silent, why="it leads to what is no address") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            if isinstance(error, OSError) and FileError.of(error):
+                raise  # it is this machine's disk
             # Its own text is a paragraph of class names and pool addresses.
             raise _TransientError(
-                f"{url.partition('?')[0]} does not answer",
-                why=f"no whole answer ({type(error).__name__})",
+                silent, why=f"no whole answer ({type(error).__name__})"
             ) from error
 
     def _authorize(self, challenge: str) -> None:
@@ -383,6 +396,12 @@ class RegistryClient:
             raise _refusal("GET", realm, answer, self.host)
         told = _object(answer.body, self.host)
         self._authorization = f"Bearer {told.get('token') or told.get('access_token')}"
+
+
+def _limits(most: int) -> "Limits":
+    from builder.limited_http import Limits
+
+    return Limits(most, _READ_S, _SLOWEST, _LONGEST_S)
 
 
 class _TransientError(RemoteUnavailableError):

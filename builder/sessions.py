@@ -10,6 +10,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from builder.errors import RemoteUnavailableError
+from builder.limited_http import Limits, limit
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -54,11 +55,13 @@ def named_by(asked: str, named: str) -> str:
 class Session(requests.Session):
     """Follows redirects as a client with a login may; they raise as `named_by` does.
 
-    Without an `auth` of its own it shows nobody's login, whatever ~/.netrc has for the host.
+    Without an `auth` of its own it shows nobody's login, whatever ~/.netrc has for the host. No
+    answer is longer, or takes longer, than `limits` say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         super().__init__()
+        limit(self, limits)
         # Without one requests would send what the machine's ~/.netrc has for the host.
         self.auth = _nobody
         # As Docker's own client: what a server wants kept would go to its other ports too.

@@ -29,6 +29,13 @@ class Answer:
     body: bytes
 
 
+def session() -> "requests.Session":
+    """A session to `ask` with."""
+    from builder import limited_http, sessions
+
+    return sessions.Session(limited_http.Limits(_LARGEST, _DEADLINE_S))
+
+
 def ask(
     session: "requests.Session",
     url: str,
@@ -61,8 +68,8 @@ def _once(
     import requests
     import urllib3
 
-    deadline = time.monotonic() + _DEADLINE_S
-    body = b""
+    from builder.limited_http import EndlessError
+
     try:
         with session.request(
             method,
@@ -74,12 +81,12 @@ def _once(
             stream=True,
             allow_redirects=True,
         ) as response:
-            while chunk := response.raw.read1(65536, decode_content=True):
-                body += chunk
-                if time.monotonic() > deadline or len(body) > _LARGEST:
-                    raise _silent(url, f"no end after {len(body)} bytes")
+            body = response.raw.read(decode_content=True)
             return Answer(response.status_code, response.headers, body)
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+    except EndlessError as error:
+        raise _silent(url, str(error)) from error
+    # ValueError: an address that it redirects to is none.
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         # Its own text is a paragraph of class names and pool addresses.
         raise _silent(url, f"no whole answer ({type(error).__name__})") from error
 
@@ -93,7 +100,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
+    then = moment(text)
+    return None if then is None else max(0.0, then - time.time())
+
+
+def moment(date: str) -> float | None:
+    """Seconds since 1970 of a header's date; None: it is none."""
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, OSError):  # 1 January 9999 in a zone before UTC, for one
         return None
