@@ -32,6 +32,7 @@ from builder.progress import Progress
 from builder.record import Attachment, Release
 from builder.referrers import Artifact, Document
 from builder.registry_client import RegistryClient
+from builder.replace_files import as_kept
 from builder.source_archive import Known
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _documents(
 
 
 def _json(name: str, media_type: str, content: Mapping[str, Any]) -> Document:
-    return Document(name, media_type, (json.dumps(content, indent=2) + "\n").encode())
+    return Document(name, media_type, as_kept(json.dumps(content, indent=2) + "\n"))
 
 
 def _sign(

@@ -104,4 +104,5 @@ def _stated(order: Order, image: Image, scanner: str | None, log: Path) -> dict[
 
 def _write(place: Path, statements: Mapping[str, bytes]) -> None:
     for name, content in statements.items():
-        write_atomically(place / name, content)
+        # A build's arguments are in it, such as a proxy's address.
+        write_atomically(place / name, content.decode(errors="replace"))

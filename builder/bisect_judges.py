@@ -20,6 +20,7 @@ from builder.locks import locked
 from builder.model import Pins, Receipt
 from builder.pins_problems import suggestion
 from builder.progress import Progress
+from builder.replace_files import write_atomically
 from builder.smoke_options import Options
 from builder.smoke_report import CONTRACT, SmokeReport
 
@@ -193,6 +194,8 @@ def _run(case: Case, commit: str, image: str, progress: Progress) -> _Found:
     with _tree(case.remote, commit, progress) as tree:
         progress.step(f"run {shlex.join(words)}")
         code = _exit_code(words, tree, log)
+    # The command wrote it: without logins from here on.
+    write_atomically(log, log.read_text(encoding="utf-8", errors="replace"))
     if code == 0:
         return _Found("good", "run", log=str(log))
     told = _telling(log.read_text(encoding="utf-8", errors="replace").splitlines())

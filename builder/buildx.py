@@ -18,6 +18,7 @@ from builder import build_errors, plan
 from builder.errors import BuilderError, BuildFailedError, EngineError, RemoteUnavailableError
 from builder.model import CacheStats, Stage
 from builder.progress import Progress, Silent
+from builder.redaction import redacted
 
 _STEP = re.compile(r"\[(?P<n>\d+)/(?P<m>\d+)\] (?P<text>.*)")
 _STATISTIC = re.compile(r"ccache-stats\s+(\d+) (\w+)")
@@ -270,7 +271,7 @@ def _events(lines: "IO[str] | Iterator[str]") -> Iterator[dict[str, Any]]:
 def _follow(run: _Run, event: dict[str, Any], log: IO[str], progress: Progress) -> None:
     if "text" in event:
         run.text.append(event["text"])
-        log.write(event["text"] + "\n")
+        log.write(redacted(event["text"]) + "\n")
     for vertex in event.get("vertexes") or []:
         _vertex(run, vertex, log, progress)
     for entry in event.get("logs") or []:
@@ -294,7 +295,7 @@ def _vertex(run: _Run, vertex: dict[str, Any], log: IO[str], progress: Progress)
     if "started" in vertex and digest not in run.names:
         run.names[digest] = name
         run.started[digest] = _time(vertex["started"])
-        log.write(f"=> {name}\n")
+        log.write(f"=> {redacted(name)}\n")
         if not name.startswith("[internal]"):
             progress.step(name if len(name) <= 100 else f"{name[:99]}…")  # noqa: PLR2004
     if "completed" in vertex and "started" in vertex and not name.startswith("[internal]"):
@@ -305,7 +306,7 @@ def _vertex(run: _Run, vertex: dict[str, Any], log: IO[str], progress: Progress)
 
 
 def _line(run: _Run, line: str, passed: float, log: IO[str], progress: Progress) -> None:
-    log.write(line + "\n")
+    log.write(redacted(line) + "\n")
     step, statistic = _STEP.match(line), _STATISTIC.match(line)
     if step:
         done, of = int(step["n"]), max(1, int(step["m"]))

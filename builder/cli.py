@@ -62,6 +62,6 @@ def _run() -> int:
 def _bug() -> int:
     import traceback
 
-    traceback.print_exc()
+    console.tell(traceback.format_exc().rstrip())
     console.tell("error: this is a bug in builder: please report the lines above")
     return BUG

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError
+from builder.printable import printable, printable_lines, without_commands
+from builder.redaction import redacted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -83,12 +85,27 @@ def lost() -> OSError | None:
 
 def say(text: str) -> None:
     """An answer, on stdout."""
-    print(text)  # noqa: T201
+    print(_of_job(_clean(text)))  # noqa: T201
 
 
 def tell(text: str) -> None:
     """Something beside the answer, on stderr."""
-    print(text, file=sys.stderr)  # noqa: T201
+    print(_of_job(_clean(text)), file=sys.stderr)  # noqa: T201
+
+
+def _clean(text: str) -> str:
+    """What may be shown: no login, and nothing that moves a terminal's cursor."""
+    return printable_lines(redacted(text))
+
+
+def _line(text: str) -> str:
+    """The same in one line."""
+    return _of_job(printable(redacted(text)))
+
+
+def _of_job(text: str) -> str:
+    """What a job of GitHub Actions may print: no workflow command is ours."""
+    return without_commands(text) if os.environ.get("GITHUB_ACTIONS") == "true" else text
 
 
 def summarise(markdown: str) -> None:
@@ -102,7 +119,7 @@ def summarise(markdown: str) -> None:
         return
     try:
         with Path(page).open("a", encoding="utf-8") as file:
-            file.write(f"{markdown}\n")
+            file.write(f"{_clean(markdown)}\n")
     except OSError as error:
         # The verdict stands, on the job's page or not.
         tell(f"warning: no summary: GITHUB_STEP_SUMMARY {page}: {error.strerror}")
@@ -181,12 +198,12 @@ class Terminal:
         self._print(f"  warning: {text}")
 
     def _print(self, text: str) -> None:
-        self._live.console.print(text, markup=False, overflow="ellipsis", no_wrap=True)
+        self._live.console.print(_line(text), markup=False, overflow="ellipsis", no_wrap=True)
 
     def _show(self, text: str) -> None:
         # One line, or the next refresh would leave the rest of it behind.
         room = max(20, self._live.console.width - 12)
-        self._live.update(self._task, description=text[:room])
+        self._live.update(self._task, description=_line(text)[:room])
 
 
 def clock(seconds: float) -> str:
@@ -212,6 +229,10 @@ def table(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> None:
         "unproven": "yellow",
     }
     for row in rows:
-        view.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row))
+        view.add_row(*(Text(_clean(cell), style=styles.get(cell, "")) for cell in row))
     # A log has no width of its own; rich would take 80.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(view)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    # A cell is folded, and a line may begin within it.
+    with console.capture() as shown:
+        console.print(view)
+    print(_of_job(shown.get()), end="")  # noqa: T201

@@ -8,6 +8,7 @@ from typing import Any
 
 from builder.errors import RemoteUnavailableError
 from builder.github import Github
+from builder.redaction import redacted
 
 LABEL = "builder-nightly"
 """On every issue that is written here; GitHub makes it when it is first used."""
@@ -84,7 +85,8 @@ class Threads:
 
 
 def _fitted(text: str) -> str:
-    """As much of the text as GitHub takes."""
+    """As much of the text as GitHub takes, without any login."""
+    text = redacted(text)
     cut = "\n\n… the rest is longer than GitHub takes\n"
     return text if len(text) <= LONGEST else text[: LONGEST - len(cut)] + cut
 

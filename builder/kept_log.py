@@ -19,7 +19,7 @@ def keep(logs: Mapping[str, str], name: str, results: Path, progress: Progress) 
     path = results / "build" / "logs" / f"{stamp}-{safe}.log"
     text = "".join(f"==== {title} ====\n{log}\n" for title, log in logs.items())
     try:
-        write_atomically(path, text.encode(errors="replace"))
+        write_atomically(path, text)
     except OSError as error:
         progress.warn(f"the servers' logs are not kept: {path}: {error.strerror}")
         return None

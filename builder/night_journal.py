@@ -3,6 +3,7 @@
 What it says is done is not done again: a night that was killed goes on behind it.
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -90,4 +91,5 @@ def save(journal: Journal, file: Path) -> None:
     """Write the journal; never a half-written file."""
     from pydantic import TypeAdapter
 
-    write_atomically(file, TypeAdapter(Journal).dump_json(journal, indent=2) + b"\n")
+    page = TypeAdapter(Journal).dump_python(journal, mode="json")
+    write_atomically(file, json.dumps(page, indent=2) + "\n")

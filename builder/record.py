@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from builder.errors import UsageError
 from builder.model import CacheStats, Receipt
-from builder.replace_files import read_regular, replace_files, sweep, write_atomically
+from builder.replace_files import as_kept, read_regular, replace_files, sweep, write_atomically
 from builder.tags import is_tag
 
 T = TypeVar("T")
@@ -270,4 +270,4 @@ def _adapter(kind: Any) -> Any:  # noqa: ANN401 -- a class, and its TypeAdapter
 
 def to_bytes(value: Release | Index | Night) -> bytes:
     """As it lies in the record."""
-    return (json.dumps(dataclasses.asdict(value), indent=2) + "\n").encode()
+    return as_kept(json.dumps(dataclasses.asdict(value), indent=2) + "\n")

@@ -16,7 +16,7 @@ def write(files: list[Rendered], target: Path) -> int:
     """Write those that differ, each whole or not at all; the number written."""
     changed = [one for one in files if _read(target / one.file_name) != one.text]
     for one in changed:
-        write_atomically(target / one.file_name, one.text)
+        write_atomically(target / one.file_name, one.text.encode())
     return len(changed)
 
 

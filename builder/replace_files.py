@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.redaction import redacted
+
 LARGEST = 64 << 20
 """Bytes of a file that `read_regular` reads."""
 
@@ -33,12 +35,13 @@ _LINKS = 40
 def write_atomically(path: Path, content: bytes | str, *, root: Path | None = None) -> None:
     """Write a file whole under its name, its folder too where there is none.
 
-    Text is written as UTF-8. The mode of a file that is there stays. What is there and is no
-    regular file, as a pipe, is written to directly. Below `root` no link is followed, and nothing
-    but a regular file replaced. Raises OSError, which names the file; after it, and after an
-    interrupt, the file is as it was and no other is left behind.
+    Text is written as UTF-8, without the logins of its addresses; bytes as they are. The mode of a
+    file that is there stays. What is there and is no regular file, as a pipe, is written to
+    directly. Below `root` no link is followed, and nothing but a regular file replaced. Raises
+    OSError, which names the file; after it, and after an interrupt, the file is as it was and no
+    other is left behind.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = as_kept(content) if isinstance(content, str) else content
     with _naming(path), ExitStack() as stack:
         place = _place(path, root, stack, make=True)
         if place.is_other:
@@ -46,6 +49,11 @@ def write_atomically(path: Path, content: bytes | str, *, root: Path | None = No
             return
         scratch = stack.enter_context(place.beside(data))
         scratch.replace(place)
+
+
+def as_kept(text: str) -> bytes:
+    """A text as a file has it that people read, or that is published: no login is in it."""
+    return redacted(text).encode(errors="backslashreplace")
 
 
 def require_writable(path: Path) -> None:

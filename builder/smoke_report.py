@@ -124,7 +124,7 @@ def write_junit(report: SmokeReport, path: Path) -> None:
     xml.add_testsuite(suite)
     written = io.BytesIO()
     xml.write(written, pretty=True)
-    write_atomically(path, written.getvalue())
+    write_atomically(path, written.getvalue().decode())
 
 
 def to_markdown(report: SmokeReport) -> str:
