@@ -53,6 +53,16 @@ smoke_kv = "q4_0"
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Divide the tests among the workers: the engine's are one group, any other file is its own.
+
+    What uses the one engine, or the image that one test builds for all, is never at once.
+    """
+    for item in items:
+        group = "engine" if item.get_closest_marker("engine") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def real_pins() -> Pins:
     return pins.load(ROOT / "pins.toml")

@@ -1136,7 +1136,7 @@ def test_an_option_of_the_server_that_is_baked_in(good, entrypoint, command):
 
 
 class TestLabels:
-    @pytest.mark.parametrize("name", [*(set(subjects.LABELS) - OF_BUILDER), CLAIMED])
+    @pytest.mark.parametrize("name", [*sorted(set(subjects.LABELS) - OF_BUILDER), CLAIMED])
     def test_a_label_that_is_missing(self, good, name):
         left = {key: value for key, value in subjects.LABELS.items() if key != name}
         assert f"{name} is missing" in labels(with_config(good, labels=left)).observed

@@ -81,6 +81,7 @@ def test_a_number_that_another_process_has_now_is_not_the_builder() -> None:
         changed(0, "4176d128-0000-0000-0000-000000000000"),
         changed(1, "pid:[1]"),
     ],
+    ids=["none", "a name", "a number", "four words", "another boot", "other processes"],
 )
 def test_nobody_knows_of_a_builder_elsewhere(owner: str) -> None:
     assert ownership.lives(owner) is None
@@ -169,7 +170,9 @@ def test_what_no_living_builder_owns_is_removed(
 # --- Programs
 
 
-@pytest.mark.parametrize(("owner", "ends"), [(DEAD, True), (ownership.mark(), False)])
+@pytest.mark.parametrize(
+    ("owner", "ends"), [(DEAD, True), (ownership.mark(), False)], ids=["dead", "living"]
+)
 def test_a_program_that_no_living_builder_owns_is_ended(owner: str, *, ends: bool) -> None:
     environment = os.environ | {ownership.VARIABLE: owner}
     with subprocess.Popen(["sleep", "600"], env=environment) as program:

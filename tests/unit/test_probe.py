@@ -837,7 +837,9 @@ def test_a_script_has_no_near_ties(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "reaction"), [(CHAT, bad.chat), ("/completion", bad.completion)], ids=str
+    ("path", "reaction"),
+    [(CHAT, bad.chat), ("/completion", bad.completion)],
+    ids=["chat", "completion"],
 )
 def test_how_streams_come_is_unproven_where_nobody_says_how_long_they_took(
     serve: Serve, path: str, reaction: Reaction
