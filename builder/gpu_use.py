@@ -22,8 +22,18 @@ NONE_HERE = "no GPU here"
 BUILT_WITHOUT = "built for the CPU alone"
 
 _LIST = "--list-devices"
-_DEVICE = re.compile(r"^\s+(?!BLAS|CPU|RPC)[A-Za-z_]+\d*: ", re.MULTILINE)
+_DEVICE = re.compile(
+    r"^  (?!BLAS|CPU|RPC|z(?:en)?DNN)[a-z_]+\d*: (.*) \(\d+ MiB, \d+ MiB free\)\r?$",
+    re.MULTILINE | re.IGNORECASE,
+)
 """A line such as "  CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 23000 MiB free)": common/arg.cpp."""
+
+_ON_CPU = re.compile(
+    r"llvmpipe|lavapipe|softpipe|swrast|SwiftShader|software rasterizer|Basic Render|\bWARP\b"
+    r"|\bpocl\b|^(cpu|pthread|basic)\b|\bCPU\b|\bXeon|\bEPYC\b",
+    re.IGNORECASE,
+)
+"""What drivers call themselves that compute on the CPU: Mesa's, Google's, Microsoft's, PoCL's."""
 
 
 def built_for_gpu(labels: Mapping[str, str], pins: Pins, named: str | None) -> bool | None:
@@ -91,5 +101,5 @@ def binary_without_gpu(
 
 
 def lists_gpu(devices: str) -> bool:
-    """Whether what `--list-devices` prints names a GPU."""
-    return _DEVICE.search(devices) is not None
+    """Whether what `--list-devices` prints names a GPU; one that a CPU emulates is none."""
+    return any(not _ON_CPU.search(name) for name in _DEVICE.findall(devices))

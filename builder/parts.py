@@ -15,14 +15,24 @@ from builder.model import Fork, Pins, Variant
 CODEBOOKS = "codebooks"
 TYPES_TABLE = Path("ggml/src/ggml.c")
 # As upstream and the forks spiritbuun, TheTom and Madreag write the table of types.
-_TYPE_NAME = re.compile(r'^\s*\.type_name\s*=\s*"([^"]+)"', re.MULTILINE)
+_TYPE_NAME = re.compile(r'\.type_name\s*=\s*"([^"]+)"')
+# Strings come first, so that a "//" in one begins no comment.
+_COMMENT_OF_C = re.compile(
+    r'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?(?:\*/|\Z)'
+    r"|^[ \t]*#[ \t]*if[ \t]+0\b.*?^[ \t]*#[ \t]*(?:endif|else|elif)\b",
+    re.DOTALL | re.MULTILINE,
+)
+_COMMENT_OF_CMAKE = re.compile(r'("(?:\\.|[^"\\])*")|#\[(=*)\[.*?\]\2\]|#[^\n]*', re.DOTALL)
 # CMake's own, which no project declares.
 _OF_CMAKE = ("CMAKE_", "CUDA_", "BUILD_")
 
 
 def kv_types(text: str) -> frozenset[str]:
-    """The names of ggml's types by the text of TYPES_TABLE; none when it has no such table."""
-    return frozenset(_TYPE_NAME.findall(text))
+    """The names of ggml's types by the text of TYPES_TABLE; none when it has no such table.
+
+    A type that is only in a comment, or behind `#if 0`, is not compiled.
+    """
+    return frozenset(_TYPE_NAME.findall(_COMMENT_OF_C.sub(r"\1", text)))
 
 
 def kv_types_of(tree: Path) -> frozenset[str]:
@@ -53,10 +63,12 @@ def _lacking(fork: Fork, variant: Variant, tree: Path) -> Iterator[str]:
 
 
 def _words_of_cmake(tree: Path) -> frozenset[str]:
-    """Every word of the tree's CMake files: an option that is none of them has no effect."""
+    """Every word of the tree's CMake files, without comments: no other option has an effect."""
     files = [*tree.rglob("CMakeLists.txt"), *tree.rglob("*.cmake")]
     texts = (file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
-    return frozenset(word for text in texts for word in re.findall(r"\w+", text))
+    return frozenset(
+        word for text in texts for word in re.findall(r"\w+", _COMMENT_OF_CMAKE.sub(r"\1", text))
+    )
 
 
 def without(pins: Pins, variant_name: str, left_out: Iterable[str]) -> Pins:

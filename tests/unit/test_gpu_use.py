@@ -53,7 +53,25 @@ def test_what_an_image_is_built_for(
         (WITHOUT_DEVICES, False),
         ("Available devices:\n", False),
         ("Available devices:\n  BLAS: OpenBLAS (0 MiB, 0 MiB free)\n", False),
-        ("Available devices:\n  Vulkan0: llvmpipe (7000 MiB, 7000 MiB free)\n", True),
+        ("Available devices:\n  Vulkan0: AMD RX 7900 (RADV) (24560 MiB, 24000 MiB free)\n", True),
+        *(
+            (f"Available devices:\n  {cpu} (7000 MiB, 7000 MiB free)\n", False)
+            for cpu in (
+                "Vulkan0: llvmpipe (LLVM 19.1.7, 256 bits)",
+                "Vulkan0: lavapipe",
+                "Vulkan1: SwiftShader Device (Subzero)",
+                "Vulkan0: Microsoft Basic Render Driver",
+                "GPUOpenCL: cpu-haswell-AMD EPYC 9654",
+                "SYCL0: Intel(R) Xeon(R) Platinum 8480+",
+                "OpenCL0: softpipe",
+                "RPC0: 192.168.1.7:50052",
+                "ZenDNN: ZenDNN",
+            )
+        ),
+        # One emulated, one real.
+        (WITH_DEVICES + "  Vulkan1: llvmpipe (7000 MiB, 7000 MiB free)\n", True),
+        ("  warning: x\n  note: no driver\nAvailable devices:\n  (none)\n", False),
+        ("Available devices:\n  warning: 3 devices (of 4)\n", False),
         ("error: invalid argument: --list-devices\n", False),
     ],
 )

@@ -60,3 +60,39 @@ def test_an_option_is_left_out_of_the_fork_and_the_variant(real_pins, fork):
 def test_words_that_the_pins_do_not_know_change_nothing(real_pins, label):
     made = parts.without(real_pins, VARIANT, parts.words(label))
     assert render.render(made, VARIANT) == render.render(real_pins, VARIANT)
+
+
+@pytest.mark.parametrize(
+    ("table", "types"),
+    [
+        ('    .type_name = "turbo4",\n', {"turbo4"}),
+        ('[GGML_TYPE_TURBO4] = { .type_name = "turbo4", .blck_size = 128 },\n', {"turbo4"}),
+        ('{ .blck_size = 32, .type_name="q8_0" }, { .type_name = "turbo4" }', {"q8_0", "turbo4"}),
+        ('// .type_name = "turbo4",\n.type_name = "q8_0",', {"q8_0"}),
+        ('.type_name = "q8_0", // was .type_name = "turbo4"\n', {"q8_0"}),
+        ('/* gone:\n    .type_name = "turbo4",\n*/ .type_name = "q8_0"', {"q8_0"}),
+        ('#if 0\n  .type_name = "turbo4",\n#endif\n  .type_name = "q8_0",', {"q8_0"}),
+        ('#if 0\n  .type_name = "a",\n#else\n  .type_name = "q8_0",\n#endif', {"q8_0"}),
+        # No comment begins in a string.
+        ('puts("http://x /*"); .type_name = "turbo4", puts("*/")', {"turbo4"}),
+    ],
+)
+def test_a_type_counts_where_it_is_compiled(table, types):
+    assert parts.kv_types(table) == types
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("# option(GGML_NEW)\n", False),
+        ("#[[ option(GGML_NEW) ]]\n", False),
+        ("#[==[\n ]] option(GGML_NEW)\n]==]\n", False),
+        ("#[[ gone ]] option(GGML_NEW)\n", True),
+        ('message("#") \noption(GGML_NEW "new")\n', True),
+    ],
+)
+def test_an_option_in_a_comment_is_none(real_pins, fork, tree, text, there):
+    (tree / "CMakeLists.txt").write_text(text)
+    variant = replace(real_pins.variants[VARIANT], options={})
+    found = parts.lacking(replace(fork, options={"GGML_NEW": True}), variant, tree)
+    assert ("options.GGML_NEW" not in found) is there
