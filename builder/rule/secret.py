@@ -12,6 +12,9 @@ SECRETS = "secrets"
 
 _KEY = "a private key"
 
+_LONGEST = 4096
+"""Bytes: more than any of the patterns below matches."""
+
 # Words that one of must be there: an expression over every byte of an image takes seconds.
 _CONTENTS: dict[str, tuple[tuple[bytes, ...], re.Pattern[bytes]]] = {
     _KEY: (
@@ -75,6 +78,27 @@ _CONTENTS: dict[str, tuple[tuple[bytes, ...], re.Pattern[bytes]]] = {
     "a Groq API key": ((b"gsk_",), re.compile(rb"(?<!\w)gsk_[A-Za-z0-9]{52}(?!\w)")),
     "a Hugging Face token": ((b"hf_",), re.compile(rb"(?<!\w)hf_[A-Za-z0-9]{30,80}(?!\w)")),
     "an NVIDIA API key": ((b"nvapi-",), re.compile(rb"(?<![\w-])nvapi-[\w-]{60,80}", re.ASCII)),
+    "a Replicate token": ((b"r8_",), re.compile(rb"(?<!\w)r8_[A-Za-z0-9]{37}(?!\w)")),
+    "a SendGrid key": (
+        (b"SG.",),
+        re.compile(rb"(?<![\w.-])SG\.[\w-]{22}\.[\w-]{43}(?![\w-])", re.ASCII),
+    ),
+    "a JSON web token": (
+        (b".eyJ",),
+        re.compile(rb"(?<![\w-])eyJ[\w-]{10,1000}\.eyJ[\w-]{10,2000}\.[\w-]{16,700}", re.ASCII),
+    ),
+    "an xAI API key": ((b"xai-",), re.compile(rb"(?<![\w-])xai-[A-Za-z0-9]{60,100}(?!\w)")),
+    "a Perplexity API key": ((b"pplx-",), re.compile(rb"(?<![\w-])pplx-[A-Za-z0-9]{48,60}(?!\w)")),
+    "a Weights & Biases key": (
+        (b"wandb_v1_",),
+        re.compile(rb"(?<!\w)wandb_v1_[\w-]{30,120}", re.ASCII),
+    ),
+    "a DigitalOcean token": (
+        (b"_v1_",),
+        re.compile(rb"(?<!\w)do[opr]_v1_[a-f0-9]{64}(?!\w)"),
+    ),
+    "a Databricks token": ((b"dapi",), re.compile(rb"(?<!\w)dapi[a-f0-9]{32}(-\d)?(?!\w)")),
+    "a Vault token": ((b"hvs.", b"hvb."), re.compile(rb"(?<!\w)hv[sb]\.[\w-]{24,200}", re.ASCII)),
     "an API key": (
         (b"sk-",),
         # A digit and a capital: words joined by dashes have neither.
@@ -97,9 +121,15 @@ _MAY_HOLD_LOGINS = re.compile(
 )
 """Settings of programs that log in somewhere: good images have some, without a login."""
 
+_STRONG = (
+    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|PASSCODE|CREDENTIALS?"
+    r"|(?:API|ACCESS|PRIVATE|ACCOUNT|AUTH)_?KEY"
+)
+"""What makes a name a secret's, wherever in it."""
+_OF_KEY = r"(?:_(?:\d+|V\d+|PROD|DEV|TEST|STAGING|BASE64|B64|PEM|VALUE|DATA))?"
 _ASSIGNED = re.compile(
-    r"\b([A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|(?:ACCESS|PRIVATE|ACCOUNT)_?KEY"
-    r"|CREDENTIALS?)[A-Z0-9_]*|(?:[A-Z0-9_]*_)?(?:PASS|PAT)|[A-Z0-9_]+_PWD)"
+    rf"\b([A-Z0-9_]*(?:{_STRONG})[A-Z0-9_]*|(?:[A-Z0-9_]*_)?(?:PASS|PAT)|(?:SSH|DB)PASS|BASIC_?AUTH"
+    rf"|[A-Z0-9_]+_PWD|[A-Z0-9_]*_KEY{_OF_KEY}|(?-i:KEY{_OF_KEY}))"
     r"=[\"']?([^\s\"';]*)",
     re.IGNORECASE,
 )
@@ -113,19 +143,66 @@ _COMMENT = re.compile(r"^[ \t]*(#|;|//[ \t]).*$", re.MULTILINE)
 _OPTION = re.compile(
     r"--([a-z-]*(?:password|passwd|token|api-key))[\"']?[\s=]+[\"']?([^\s\"',;-][^\s\"',;]*)"
 )
-_UNSET = re.compile(r"|\$.*|[01]|true|false|yes|no|on|off|none|null", re.IGNORECASE)
-"""Nothing, a variable, a switch: no secret under any name."""
-_NAMES_A_PLACE = re.compile(r".*_(PATH|FILE|DIR)", re.IGNORECASE)
-_NAMES_A_NUMBER = re.compile(r".*TOKEN(S|IZ|_(BIAS|BUDGET|COUNT|ID|LIMIT|RATIO)).*", re.IGNORECASE)
-_NAMES_A_KIND = re.compile(r".*_(TYPE|HEADER|NAME)", re.IGNORECASE)
+_UNSET = re.compile(r"|[01]|true|false|yes|no|on|off|none|null", re.IGNORECASE)
+"""Nothing, a switch: no secret under any name."""
+_VARIABLE = re.compile(r"\$(?:[({].*|(?:[A-Z_][A-Z0-9_]*|[a-z_]+\d*|[\d@*#?!])(?!\w).*)?|`.*")
+"""What a shell puts something else in the place of; nobody calls a variable $up3rs3cret."""
+_PLACEHOLDER = re.compile(r"\$(?:[({].*|[A-Z_][A-Z0-9_]*)?")
+"""The same where no shell reads it."""
+_AMOUNT = re.compile(
+    r"[-+]?\d[\d_,]*(\.\d+)?(e\d+|%|[a-z]{1,2}|[kmg]ib|min|(sec|minute|hour|day|week|month|year)s?)?"
+    r"|auto|default|unlimited|inf(inity)?|max|min|never",
+    re.IGNORECASE,
+)
+_PLACE = re.compile(r"(/|~/|\./).*")
+_ADDRESS = re.compile(
+    r"https?://[^\s@?]*|[\w.-]+\.[a-z]{2,}(:\d+)?|localhost(:\d+)?|\d+", re.IGNORECASE
+)
+_NAMES_A_PLACE = re.compile(r".*_(PATH|FILE|DIR|FOLDER)", re.IGNORECASE)
+_NAMES_AN_ADDRESS = re.compile(r".*_(URL|URI|ENDPOINT|HOST|SERVER|PORT)", re.IGNORECASE)
+_NAMES_A_NUMBER = re.compile(
+    r".*TOKEN(S|IZ|_(BIAS|BUDGET|COUNT|ID|LIMIT|RATIO)).*|(.*_)?(MAX|MIN|NUM)_.*"
+    r"|.*_(ROTATION|TTL|EXPIR\w+|LIFETIME|TIMEOUT|LEN|LENGTH|SIZE|LIMIT|COUNT|MIN|MAX|INTERVAL|AGE"
+    r"|DAYS|HOURS|MINUTES|SECONDS|BITS|ROUNDS|ITERATIONS|COST|VALIDITY|DURATION|PERIOD|RETRIES)",
+    re.IGNORECASE,
+)
+_NAMES_A_KIND = re.compile(
+    r".*_(TYPE|HEADER|NAME|MODE|KIND|MANAGER|PROVIDER|BACKEND|STORE|ENGINE|ALG|ALGORITHM|FORMAT"
+    r"|VERSION|REGION|POLICY|SCOPES?|AUDIENCE|ISSUER|METHOD|STRATEGY|ENABLED|DISABLED|REQUIRED)",
+    re.IGNORECASE,
+)
 _NAMES_A_MODELS = re.compile(
     r".*(TOKENI[SZ]|(?<![A-Z0-9])(BOS|EOS|PAD|UNK|SEP|CLS|MASK|SPECIAL)_TOKEN).*", re.IGNORECASE
 )
 """A model's own tokens, and what makes them: words of no use to a thief."""
+_NAMES_ANOTHER_KEY = re.compile(
+    r"(.*_)?(PUB|PUBLIC|PRIMARY|FOREIGN|PARTITION|SORT|CACHE|LABEL|GROUP|INDEX|HOT|META|JSON|MAP"
+    r"|DICT|HEADER|HOST|ROUTING|SHORTCUT)_KEY",
+    re.IGNORECASE,
+)
+"""Keys that open nothing."""
+_NAMES_A_PGP_KEY = re.compile(r"(.*_)?(GPG|PGP)_KEY", re.IGNORECASE)
+_FINGERPRINT = re.compile(r"(0x)?([0-9A-F]{8}){1,2}|[0-9A-F]{40}", re.IGNORECASE)
+_KEYS_FILE = re.compile(r"(/|~/|\./|https://)[^\s@?]*\.(gpg|asc|pem|key|pub|crt)", re.IGNORECASE)
+_ANY = re.compile(r".*")
+_SETTINGS = (
+    (_NAMES_A_KIND, _ANY),
+    (_NAMES_A_MODELS, _ANY),
+    (_NAMES_ANOTHER_KEY, _ANY),
+    (_NAMES_A_PLACE, _PLACE),
+    (_NAMES_AN_ADDRESS, _ADDRESS),
+    (_NAMES_A_NUMBER, _AMOUNT),
+    (_NAMES_A_PGP_KEY, _FINGERPRINT),
+    (re.compile(rf"(?!.*({_STRONG})).*_KEY", re.IGNORECASE), _KEYS_FILE),
+)
+"""Which values are settings under which names."""
 _BEARER = re.compile(
     r"\b(?:authorization: *(?:bearer|basic|token) +"
     r"|(?:x-(?:goog-)?api-key|(?:private|job)-token): *)[\w.~+/=-]{8,}",
     re.IGNORECASE,
+)
+_IN_QUERY = re.compile(
+    r"[?&](?:key|sig|signature|x-(?:amz|goog)-signature)=[\w.~+/%=-]{8,}", re.IGNORECASE
 )
 _IN_ADDRESS = re.compile(r"\w://[^\s/:@$]*:[^\s/@$]+@")
 _OF_CURL = re.compile(r"\bcurl\b[^\n;|&]{0,300}?\s(-u|--user)[ =]?[\"']?[^\s\"':$]+:[^\s\"'$]+")
@@ -141,14 +218,24 @@ _USER = re.compile(r"(?!.*token)[a-z][a-z._@-]{0,30}", re.IGNORECASE)
 
 def kinds(window: bytes) -> frozenset[str]:
     """The kinds of secret that some bytes hold."""
-    import stringzilla
-
     return frozenset(
         kind
         for kind, (needles, pattern) in _CONTENTS.items()
-        if any(stringzilla.find(window, needle) >= 0 for needle in needles)
-        and pattern.search(window)
+        if any(_holds(window, needle, pattern) for needle in needles)
     )
+
+
+def _holds(window: bytes, needle: bytes, pattern: re.Pattern[bytes]) -> bool:
+    """Whether a pattern is found around a needle: an expression over all bytes takes far longer."""
+    import stringzilla
+
+    at = stringzilla.find(window, needle)
+    while at >= 0:
+        end = at + 2 * _LONGEST
+        if pattern.search(window, max(0, at - _LONGEST), end):
+            return True
+        at = stringzilla.find(window, needle, end - _LONGEST)
+    return False
 
 
 def in_file(path: str, window: bytes) -> frozenset[str]:
@@ -157,7 +244,8 @@ def in_file(path: str, window: bytes) -> frozenset[str]:
     if not _MAY_HOLD_LOGINS.fullmatch(path):
         return found
     text = _COMMENT.sub("", window.decode(errors="replace"))
-    return found | set(_values(_WRITTEN, text)) | set(_logins(text))
+    written = {*_values(_WRITTEN, text), *_values(_ASSIGNED, text)}
+    return found | written | set(_logins(text))
 
 
 def secrets(subject: Subject) -> Finding:
@@ -194,17 +282,26 @@ def _tests_itself(file: File) -> bool:
 def _in_config(subject: Subject) -> Iterator[str]:
     config = subject.config
     labels = [f"{name}={value}" for name, value in config.labels.items()]
-    places = {"the history": config.history, "the environment": config.environment}
-    places["the command"] = (" ".join([*config.entrypoint, *config.command]),)
-    places["the healthcheck"] = (" ".join(config.healthcheck),)
-    for place, texts in {**places, "a label": labels}.items():
+    read_by_a_shell = {
+        "the history": config.history,
+        "the command": (" ".join([*config.entrypoint, *config.command]),),
+        "the healthcheck": (" ".join(config.healthcheck),),
+    }
+    for place, texts in read_by_a_shell.items():
         for text in texts:
             yield from (f"{what}: in {place}" for what in in_words(text))
+    for place, texts in {"the environment": config.environment, "a label": labels}.items():
+        for text in texts:
+            yield from (f"{what}: in {place}" for what in in_words(text, shell=False))
 
 
-def in_words(text: str) -> list[str]:
-    """What a command, a setting or a label has of secrets: which kind, never what."""
-    found = [*sorted(kinds(text.encode(errors="replace"))), *_values(_ASSIGNED, text)]
+def in_words(text: str, *, shell: bool = True) -> list[str]:
+    """What a command, a setting or a label has of secrets: which kind, never what.
+
+    Without a `shell` nothing is put in the place of `$name`.
+    """
+    values = _values(_ASSIGNED, text, _VARIABLE if shell else _PLACEHOLDER)
+    found = [*sorted(kinds(text.encode(errors="replace"))), *values]
     return [*found, *_values(_OPTION, text), *_logins(text)]
 
 
@@ -213,16 +310,20 @@ def shown(text: str) -> str:
     return "(not shown: a secret is in it)" if in_words(text) else text
 
 
-def _values(pattern: re.Pattern[str], text: str) -> Iterator[str]:
+def _values(
+    pattern: re.Pattern[str], text: str, variable: re.Pattern[str] = _VARIABLE
+) -> Iterator[str]:
     """What is assigned and no setting, by its name."""
     for name, value in pattern.findall(text):
-        if not _is_setting(name, value):
+        if not variable.fullmatch(value) and not _is_setting(name, value):
             yield f"a value of {name}"
 
 
 def _logins(text: str) -> Iterator[str]:
     if _BEARER.search(text):
         yield "a login in a header"
+    if _IN_QUERY.search(text):
+        yield "a key in an address"
     if _IN_ADDRESS.search(text):
         yield "a password in an address"
     if _OF_CURL.search(text):
@@ -239,8 +340,6 @@ def _is_setting(name: str, value: str) -> bool:
 
     By name and value together: a number is a limit in MAX_TOKENS and a password in PASSWORD.
     """
-    if _UNSET.fullmatch(value) or _NAMES_A_KIND.fullmatch(name) or _NAMES_A_MODELS.fullmatch(name):
+    if _UNSET.fullmatch(value):
         return True
-    if _NAMES_A_PLACE.fullmatch(name):
-        return value.startswith(("/", "~/", "./"))
-    return bool(_NAMES_A_NUMBER.fullmatch(name) and re.fullmatch(r"-?\d+(\.\d+)?", value))
+    return any(names.fullmatch(name) and values.fullmatch(value) for names, values in _SETTINGS)

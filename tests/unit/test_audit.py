@@ -65,6 +65,15 @@ TOKENS = {
     "a Slack webhook": "https://hooks.slack.com/services/" + "T0123ABCD/B0123ABCD/" + LETTERS[:24],
     "a Stripe key": "sk_live_" + LETTERS[:24],
     "a Groq API key": "gsk_" + "a1B2" * 13,
+    "a Replicate token": "r8_" + LETTERS[:37],
+    "a SendGrid key": "SG." + LETTERS[:22] + "." + (LETTERS * 2)[:43],
+    "a JSON web token": "eyJ" + "hbGciOiJIUzI1NiJ9.eyJ" + "zdWIiOiJtZSJ9" + "." + LETTERS,
+    "an xAI API key": "xai-" + "a1B2" * 20,
+    "a Perplexity API key": "pplx-" + "a1B2" * 12,
+    "a Weights & Biases key": "wandb_v1_" + LETTERS,
+    "a DigitalOcean token": "dop_v1_" + "0a1b2c3d" * 8,
+    "a Databricks token": "dapi" + "0a1b2c3d" * 4,
+    "a Vault token": "hvs." + LETTERS,
     "a private key": "-----BEGIN " + "PRIVATE KEY-----\n" + LETTERS * 4 + "\n",
 }
 
@@ -494,10 +503,19 @@ class TestSecrets:
             "sk-learn-is-not-a-key-but-words",
             "xAKIAQ3EGTS7HZ2WJ5NPX",
             "ghp_short",
+            "r8_g8_b8_a8_format",
+            "eyJhbGciOiJIUzI1NiJ9",
+            "SG.a.b",
         ],
     )
     def test_what_only_looks_like_one_is_none(self, text):
         assert kinds(text.encode()) == frozenset()
+
+    @pytest.mark.parametrize("kind", TOKENS)
+    @pytest.mark.parametrize("gap", [1, 4050, 4096, 4133, 8191, 8192, 9000])
+    def test_one_is_found_however_far_behind_something_like_it(self, kind, gap):
+        token = TOKENS[kind].encode()
+        assert kinds(b"hf_x r8_x " + token[:-1] + b"\0" * gap + token + b"\0") >= {kind}
 
     def test_one_in_a_file_is_found_and_not_told(self, good):
         file = File("/etc/app.conf", "file", secrets=frozenset({"a GitHub token"}))
@@ -600,6 +618,29 @@ class TestSecrets:
             "SPECIAL_TOKENS_MAP=special_tokens_map.json",
             "TOKEN_TYPE=bearer",
             "API_KEY_HEADER=X-Api-Key",
+            "MAX_TOKENS=4k",
+            "MAX_TOKENS=32_768",
+            "MAX_TOKENS=unlimited",
+            "TOKENS_PER_SECOND=1e3",
+            "SECRETS_MANAGER=vault",
+            "ACCESS_KEY_ROTATION=90d",
+            "TOKEN_TTL=15min",
+            "TOKEN_EXPIRY=24h",
+            "PASSWORD_MIN_LENGTH=12",
+            "PASSWORD_POLICY=strict",
+            "PASSWORD_RETRIES=3",
+            "MAX_API_KEYS=5",
+            "OAUTH_TOKEN_URL=https://example.org/oauth/token",
+            "CREDENTIALS_HOST=vault.example.org:8200",
+            "CACHE_KEY=linux-v1",
+            "PRIMARY_KEY=id",
+            "SSH_PUBLIC_KEY=ssh-ed25519",
+            "REPO_KEY=/usr/share/keyrings/x.gpg",
+            "APT_KEY_DONT_WARN_ON_DANGEROUS_USAGE=DontWarn",
+            "KEYBOARD=de",
+            "MONKEY=hunter2",
+            "PASSWORD=${PASSWORD}",
+            "PASSWORD=$PASSWORD",
             "PWD=/opt/llama",
             "PATH=/usr/bin",
             "GPG_KEY=7169605F62C751356D054A26A821E680E5FA6305",
@@ -627,6 +668,24 @@ class TestSecrets:
             "SSH_PASSPHRASE=hunter2",
             "SIGNING_PRIVATE_KEY=hunter2",
             "AccountKey=hunter2",
+            "OPENAI_KEY=hunter2",
+            "WANDB_KEY=0123456789abcdef0123456789abcdef01234567",
+            "KEY=hunter2",
+            "KEY_1=hunter2",
+            "ENCRYPTION_KEY=hunter2",
+            "SIGNING_KEY_V2=hunter2",
+            "openai_key=hunter2",
+            "OPENAI_APIKEY=hunter2",
+            "GPG_KEY=hunter2",
+            "SSHPASS=hunter2",
+            "BASIC_AUTH=me:hunter2",
+            "PASSWORD=$up3rs3cret",
+            "PASSWORD=$ecretpassword",
+            "PASSWORD=pa$$word",
+            "ACCESS_KEY_ROTATION=hunter2",
+            "SECRET_ACCESS_KEY=/etc/x.pem",
+            "TOKEN_URL=hunter2",
+            "MAX_TOKENS=4kilohunters2",
         ],
     )
     def test_a_value_that_is_no_setting_is_a_secret(self, good, setting):
@@ -641,6 +700,10 @@ class TestSecrets:
             "RUN docker login -u me -p hunter2 example.org",
             "RUN docker login -u me --password=hunter2 example.org",
             "RUN sshpass -p hunter2 ssh example.org",
+            "RUN PASSWORD=$up3rs3cret make",
+            "RUN |1 PASSWORD=$up3rS3cret /bin/sh -c make",
+            "ADD https://example.org/x.gguf?sv=2024&sig=abcdef1234567890%3D /x.gguf",
+            "RUN curl https://example.org/v1?key=abcdef1234567890",
         ],
     )
     def test_other_logins_in_the_history_are_found(self, good, command):
@@ -654,6 +717,13 @@ class TestSecrets:
             "RUN docker login -u me --password-stdin < /run/secrets/x",
             'RUN sshpass -p "$PASS" ssh example.org',
             "RUN docker run -p 8080:8080 x",
+            "RUN PASSWORD=$password make",
+            "RUN PASSWORD=$token2 make",
+            "RUN PASSWORD=$1 make",
+            "RUN KEY=`cat /run/secrets/x` make",
+            "RUN for key in a b; do gpg --recv-keys $key; done",
+            "RUN sort --key=2 x",
+            "RUN curl https://example.org/v1?key=$KEY",
         ],
     )
     def test_other_logins_by_a_variable_are_none(self, good, command):
