@@ -4,7 +4,8 @@ import posixpath
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from builder.rule import shell_outcome
 
 _SHELLS = ("sh", "bash", "dash", "ash")
 _SEPARATORS = {";", "&", "&&", "|", "||", "(", ")", ";;"}
@@ -24,18 +25,9 @@ _BEFORE = {
 }
 """Words of a shell after which a command comes."""
 
-_YES = {"true", ":", "echo", "printf"}
-"""Commands that always end with 0."""
-
-_READS = {"cat", "tee", "head", "tail", "sort", "wc"}
-"""What ends with 0 at the end of a pipe, whatever came through it."""
-
-_MAY_END = {"exit", "return", "set", "exec", "trap", "kill"}
-_BRANCHES = {"if", "while", "until", "for", "case", "function"}
 _BUILT_IN = (
-    _YES
-    | _MAY_END
-    | _BRANCHES
+    {"true", ":", "echo", "printf", "exit", "return", "set", "exec", "trap", "kill"}
+    | {"if", "while", "until", "for", "case", "function"}
     | {"false", "test", "[", "[[", "read", "cd", "export", "wait", "ulimit", "eval", "."}
     | {"source", "local", "shift", "unset", "fi", "done", "esac", "}", "in"}
 )
@@ -46,21 +38,13 @@ _COMMAND_FLAG = re.compile(r"-[a-z]*c[a-z]*")
 _PLAIN = re.compile(r"(?!-)[\w./+-]*[A-Za-z][\w./+-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class _Command:
-    """A simple command of a shell; `after` is what stands between it and the one before."""
-
-    after: str
-    words: tuple[str, ...]
-
-
 def programs(test: Sequence[str]) -> list[str]:
     """The programs that a HEALTHCHECK (["CMD", …] or ["CMD-SHELL", …]) starts, as far as is plain.
 
     What a shell only makes up while it runs, as `$check`, is left out.
     """
     direct, script = _read(test)
-    names = [command.words[0] for command in _commands(script or "")]
+    names = [words[0] for words in _commands(script or "")]
     # The patterns of a `case` and the text of a here-document look like commands.
     clear = "case" not in names and "<<" not in (script or "")
     plain = [name for name in names if name not in _BUILT_IN and _PLAIN.fullmatch(name)]
@@ -68,24 +52,19 @@ def programs(test: Sequence[str]) -> list[str]:
 
 
 def always_yes(test: Sequence[str]) -> bool:
-    """Whether a HEALTHCHECK says yes whatever happens, as far as is plain.
+    """Whether a HEALTHCHECK says yes whatever happens, as far as is plain."""
+    return not shell_outcome.can_fail(_outcomes(test))
 
-    Its last command does, and none before it may end it or lead elsewhere.
-    """
-    direct, script = _read(test)
-    if script is None:
-        return bool(direct) and posixpath.basename(direct[-1]) in _YES
-    if all(line.lstrip().startswith("#") for line in script.splitlines() if line.strip()):
-        return True
-    commands = _commands(script)
-    if not commands:
-        return False
-    last, words = commands[-1], set(script.split())
-    if words & _BRANCHES or any(command.words[0] in _MAY_END for command in commands[:-1]):
-        return False
-    name = posixpath.basename(last.words[0])
-    constant = name in _YES or last.words == ("exit", "0") or (last.after == "|" and name in _READS)
-    return constant and last.after != "&&"
+
+def always_no(test: Sequence[str]) -> bool:
+    """Whether a HEALTHCHECK says no whatever happens, as far as is plain."""
+    return not shell_outcome.can_succeed(_outcomes(test))
+
+
+def _outcomes(test: Sequence[str]) -> shell_outcome.Outcomes:
+    if test[0] == "CMD-SHELL":
+        return shell_outcome.of_script(" ".join(test[1:]))
+    return shell_outcome.of_command(test[1:])
 
 
 def _read(test: Sequence[str]) -> tuple[list[str], str | None]:
@@ -107,7 +86,7 @@ def _read(test: Sequence[str]) -> tuple[list[str], str | None]:
     return direct, None
 
 
-def _commands(script: str) -> list[_Command]:
+def _commands(script: str) -> list[list[str]]:
     """The simple commands of a script; none where its quotes do not match."""
     line = _REDIRECTION.sub(" ", script.replace("\n", " ; "))
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()")
@@ -117,14 +96,14 @@ def _commands(script: str) -> list[_Command]:
         words = list(lexer)
     except ValueError:
         return []
-    found, after, current = [], "", list[str]()
+    found, current = list[list[str]](), list[str]()
     for word in [*words, ";"]:
         if word not in _SEPARATORS:
             current.append(word)
             continue
         if plain := _without_prefix(current):
-            found.append(_Command(after, tuple(plain)))
-        after, current = word, []
+            found.append(plain)
+        current = []
     return found
 
 

@@ -79,7 +79,11 @@ def _healthcheck_faults(subject: Subject, test: Sequence[str]) -> list[str]:
     needed = [*shell, *health_words.programs(test)]
     missing = [name for name in needed if program(subject, name) is None]
     faults = [f"{words}: {', '.join(missing)} is not in the image"] if missing else []
-    return faults + [f"{words}: it always says yes"] * health_words.always_yes(test)
+    if health_words.always_yes(test):
+        faults.append(f"{words}: it always says yes")
+    elif health_words.always_no(test):
+        faults.append(f"{words}: it always says no")
+    return faults
 
 
 def settings(subject: Subject) -> Finding:

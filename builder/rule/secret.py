@@ -1,7 +1,7 @@
 """What is in the image and nobody else may know."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
 from builder.image_tree import File
@@ -282,7 +282,7 @@ def _tests_itself(file: File) -> bool:
 def _in_config(subject: Subject) -> Iterator[str]:
     config = subject.config
     labels = [f"{name}={value}" for name, value in config.labels.items()]
-    read_by_a_shell = {
+    read_by_a_shell: dict[str, Iterable[str]] = {
         "the history": config.history,
         "the command": (" ".join([*config.entrypoint, *config.command]),),
         "the healthcheck": (" ".join(config.healthcheck),),

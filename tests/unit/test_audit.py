@@ -12,6 +12,7 @@ from builder.fatbin import Code
 from builder.image_files import Printed
 from builder.image_tree import File, Layer
 from builder.model import BaseImage, Receipt
+from builder.rule import health_words
 from builder.rule.contents import leftovers, permissions, stub
 from builder.rule.cpu_baseline import cpu_baseline
 from builder.rule.device_code import device_code
@@ -1130,6 +1131,31 @@ def test_a_healthcheck_that_can_say_no(good, test):
         (("CMD-SHELL", f"# curl -f {URL}"), "it always says yes"),
         (("CMD-SHELL", f"curl -f {URL} | cat"), "it always says yes"),
         (("CMD", "env", "wget", URL), "wget is not in the image"),
+        (("CMD", "env", "X=1", "true"), "it always says yes"),
+        (("CMD-SHELL", "[ 1 = 1 ]"), "it always says yes"),
+        (("CMD-SHELL", "test 2 -gt 1"), "it always says yes"),
+        (("CMD-SHELL", "[ ok ]"), "it always says yes"),
+        (("CMD-SHELL", "! false"), "it always says yes"),
+        (("CMD-SHELL", "! ! true"), "it always says yes"),
+        (("CMD-SHELL", "! [ 1 = 2 ]"), "it always says yes"),
+        (("CMD-SHELL", "false || true"), "it always says yes"),
+        (("CMD-SHELL", "true && exec true"), "it always says yes"),
+        (("CMD-SHELL", "exec true"), "it always says yes"),
+        (("CMD-SHELL", "X=1"), "it always says yes"),
+        (("CMD-SHELL", f"if curl -f {URL}; then echo up; fi"), "it always says yes"),
+        (("CMD-SHELL", f"set -e; if curl {URL}; then exit 0; fi"), "it always says yes"),
+        (("CMD-SHELL", f"if curl {URL}; then true; else true; fi"), "it always says yes"),
+        (("CMD-SHELL", f"if false; then exit 1; fi; curl {URL} & true"), "it always says yes"),
+        (("CMD-SHELL", f"(curl -f {URL}; exit 0)"), "it always says yes"),
+        (("CMD-SHELL", f"{{ curl -f {URL}; true; }}"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL} &"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL} || exit 0"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL} | tee; true # || exit 1"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL} \\\n  || true"), "it always says yes"),
+        (("CMD-SHELL", "sh -c 'exit 0'"), "it always says yes"),
+        (("CMD", "sh", "-c", f"curl -f {URL}\ntrue"), "it always says yes"),
+        (("CMD-SHELL", f"curl -f {URL} && false"), "it always says no"),
+        (("CMD-SHELL", "exit 1"), "it always says no"),
     ],
 )
 def test_a_healthcheck_that_is_of_no_use(good, test, why):
@@ -1137,6 +1163,40 @@ def test_a_healthcheck_that_is_of_no_use(good, test, why):
     found = healthcheck(with_config(image, healthcheck=test))
     assert found.status == "fail"
     assert found.observed.endswith(why)
+
+
+@pytest.mark.parametrize(
+    ("command", "yes"),
+    [
+        ("sleep 0", True),
+        ("timeout 5 true", True),
+        ("date", True),
+        (f"wget -q {URL}", False),
+        ("[ -f /tmp/healthy ]", False),
+        ('[ "$STATUS" = ok ]', False),
+        (f'[ "$(curl -s {URL})" = ok ]', False),
+        (f"[ $(curl -s {URL} | wc -c) -gt 1 ]", False),
+        (f"X=$(curl -f {URL})", False),
+        (f"X=`curl -f {URL}`", False),
+        (f"set -e; curl -f {URL}; true", False),
+        (f"set -eo pipefail; curl -f {URL} | cat", False),
+        (f"curl -f {URL} || exit 1; true", False),
+        (f"if curl -f {URL}; then exit 0; else exit 1; fi", False),
+        (f"if ! curl -f {URL}; then exit 1; fi", False),
+        (f"if curl {URL}; then true; elif wget {URL}; then true; else false; fi", False),
+        (f"curl -f {URL} >/dev/null 2>&1", False),
+        (f"timeout 5 curl -f {URL}", False),
+        (f"while ! curl -f {URL}; do sleep 1; done", False),
+        (f"check() {{ curl -f {URL}; }}; check", False),
+        (f"case $(curl {URL}) in ok) exit 0;; *) exit 1;; esac", False),
+        (f"true; exec curl -f {URL}", False),
+        (f"! curl {URL} | grep -q error", False),
+        ("[ 1 = ", False),
+    ],
+)
+def test_what_a_script_can_say(command, yes):
+    assert health_words.always_yes(("CMD-SHELL", command)) is yes
+    assert not health_words.always_no(("CMD-SHELL", command))
 
 
 def test_a_healthcheck_for_a_shell_that_is_not_there(good):
