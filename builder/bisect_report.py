@@ -153,7 +153,7 @@ def _suspects(report: BisectReport) -> list[str]:
 def _issue(report: BisectReport) -> str:
     web, evidence, first = markdown.web(report.url), report.evidence, report.first_bad
     since = first.commit[:9] if first else f"one of {counted(len(report.suspects), 'commit')}"
-    lines = [f"# {_title(report)} since {since}", ""]
+    lines = [f"# {markdown.text(_title(report))} since {since}", ""]
     if first:
         lines += [f"First bad commit: {_entry(first, web)}", ""]
     else:
@@ -183,7 +183,7 @@ def _issue(report: BisectReport) -> str:
         f"Found by `builder bisect` along first parents, {counted(report.commits, 'commit')} from "
         f"{markdown.link(report.good, web)} to {markdown.link(report.bad, web)}, "
         f"{len(report.judged)} judged.",
-        *(f"Note: {note}." for note in report.notes),
+        *(f"Note: {markdown.text(note)}." for note in report.notes),
         "",
     ]
     return "\n".join(lines)

@@ -8,9 +8,9 @@ from typing import Literal
 from builder.commits import Commit, Group
 from builder.errors import RemoteUnavailableError
 from builder.kept_smoke import Smoked
-from builder.markdown import cell as _cell
 from builder.markdown import code as _code
 from builder.markdown import link as _link
+from builder.markdown import text as _text
 from builder.markdown import web as _web
 from builder.model import Receipt
 from builder.pins_edit import Pin
@@ -176,17 +176,20 @@ def to_markdown(report: AnyReport) -> str:
     """The report as the text of a pull request."""
     if isinstance(report, AllReport):
         moved = [to_markdown(one) for one in report.moves if one.verdict != "unchanged"]
-        failed = [f"- **{one.name}** is not moved: {_code(one.what)}" for one in report.not_moved]
+        failed = [
+            f"- **{_text(one.name)}** is not moved: {_code(one.what)}" for one in report.not_moved
+        ]
         return "\n".join([*moved, *failed, ""])
     if isinstance(report, BaseReport):
         rows: list[tuple[str, ...]] = [("image", "before", "after"), ("---",) * 3]
         rows += [(f"{m.role} `{m.image}`", f"`{m.old}`", f"`{m.new}`") for m in report.moves]
         rows += _measured(report.proof)
         table = [f"| {' | '.join(row)} |" for row in rows]
-        return "\n".join([f"### {report.headline}", "", *table, "", *_verdict(report.proof), ""])
+        title = f"### {_text(report.headline)}"
+        return "\n".join([title, "", *table, "", *_verdict(report.proof), ""])
     web = _web(report.url)
-    lines = [f"### {report.headline}", "", *_table(report, web), ""]
-    lines += [f"**Forced** although {reason}." for reason in report.overruled]
+    lines = [f"### {_text(report.headline)}", "", *_table(report, web), ""]
+    lines += [f"**Forced** although {_text(reason)}." for reason in report.overruled]
     lines += _verdict(report.proof)
     if report.old and web:
         address = f"{web}/compare/{report.old.commit}...{report.new.commit}"
@@ -203,7 +206,7 @@ def _verdict(proof: Proof | None) -> list[str]:
     if proof is None:
         return [f"**Unproven**: {UNPROVEN}."]
     return [
-        f"**Proven** on `{proof.variant}`:",
+        f"**Proven** on {_code(proof.variant)}:",
         "",
         f"- build: {_code(proof.receipt.image_id)}",
         f"- audit: {_code(proof.audit)}",
@@ -252,7 +255,7 @@ def _figures(receipt: Receipt | None) -> tuple[str, str, str, str]:
 def _smoked(smoked: Smoked | None) -> tuple[str, str]:
     if smoked is None:
         return ("no smoke kept",) * 2
-    return (_cell(smoked.numbers) or "–", _cell(smoked.probes))
+    return (_text(smoked.numbers) or "–", _text(smoked.probes))
 
 
 def _by_group(report: BumpReport, web: str | None) -> list[str]:

@@ -1,11 +1,11 @@
 """What a look at the pins found, as values and as the formats that people and machines read."""
 
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from builder import markdown
 from builder.commits import Group
 from builder.errors import BuilderError
 from builder.replace_files import write_atomically
@@ -307,18 +307,13 @@ def to_markdown(report: Report) -> str:
     for header, lines in ((PART_HEADER, part_rows(report)), (GROUP_HEADER, group_rows(report))):
         if lines:
             parts += ["", *_table(header, lines)]
-    parts += [f"\nNot asked: {_cell(what)}." for what in report.not_asked]
+    parts += [f"\nNot asked: {markdown.text(what)}." for what in report.not_asked]
     return "\n".join([*parts, ""])
 
 
 def _table(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> list[str]:
-    shown = [header, ("---",) * len(header), *(tuple(map(_cell, line)) for line in lines)]
+    shown = [header, ("---",) * len(header), *(tuple(map(markdown.text, line)) for line in lines)]
     return [f"| {' | '.join(line)} |" for line in shown]
-
-
-def _cell(text: str) -> str:
-    # Strangers write the subjects: none of them is a link, an image or a tag here.
-    return re.sub(r"([\\|*_`\[\]])", r"\\\1", text).replace("<", "&lt;").replace("\n", " ")
 
 
 def badge(report: Report) -> dict[str, Any]:

@@ -44,10 +44,15 @@ def issue(url: str | None, nights: list[Night], index: Index | None) -> Issue:
     web = markdown.web(url) if url else None
     for one in last.values():
         commit = markdown.link(one.commit, web) if one.commit else "–"
-        outcome = f"**{one.failed_step} failed**" if one.outcome == "failed" else one.outcome
+        outcome = (
+            f"**{markdown.text(one.failed_step or '')} failed**"
+            if one.outcome == "failed"
+            else one.outcome
+        )
         stands = index.floating.get(one.variant) if index else None
         stands = markdown.code(stands) if stands else "nothing yet"
-        lines.append(f"| {one.variant} | {one.date} | {commit} | {outcome} | {stands} |")
+        variant = markdown.text(one.variant)
+        lines.append(f"| {variant} | {one.date} | {commit} | {outcome} | {stands} |")
     for one in failed:
         lines += ["", *_failure(one, nights, web)]
     return Issue(mark, title, "\n".join([*lines, ""]), failing=bool(failed))
@@ -61,7 +66,7 @@ def _failure(night: Night, nights: list[Night], web: str | None) -> list[str]:
     at = markdown.link(night.commit, web) if night.commit else "the branch"
     nights_in_words = f"{good} night{'s' * (good != 1)}, since {first.date}"
     lines = [
-        f"### {night.variant}: {night.failed_step} failed at {at}",
+        f"### {markdown.text(f'{night.variant}: {night.failed_step} failed')} at {at}",
         "",
         f"For {nights_in_words}. The floating tags were not moved.",
         "",
@@ -83,7 +88,7 @@ def _evidence(night: Night) -> list[str]:
     if step.log:
         lines += ["", f"The log: {markdown.code(step.log)}"]
     if night.page:
-        lines += ["", f"[The job that ran it]({night.page})"]
+        lines += ["", markdown.page("The job that ran it", night.page)]
     return lines
 
 
@@ -99,17 +104,21 @@ def summary(nights: list[Night], not_judged: list[tuple[str, str]]) -> str:
     """A run's nights for a summary page; `not_judged` are variants and why."""
     lines = []
     for night in nights:
-        commit = f" at `{night.commit[:9]}`" if night.commit else ""
+        commit = f" at {markdown.code(night.commit[:9])}" if night.commit else ""
         what = f"{night.failed_step} failed" if night.outcome == "failed" else night.outcome
-        lines += [f"### {night.variant}: {what}{commit}", ""]
+        lines += [f"### {markdown.text(f'{night.variant}: {what}')}{commit}", ""]
         lines += ["| step | | seconds | |", "|---|---|---|---|"]
         for one in night.steps:
-            detail = markdown.cell(one.detail.partition("\n")[0])
-            lines.append(f"| {one.name} | {one.status} | {one.duration_s:.1f} | {detail} |")
+            detail = markdown.text(one.detail.partition("\n")[0])
+            name = markdown.text(one.name)
+            lines.append(f"| {name} | {one.status} | {one.duration_s:.1f} | {detail} |")
         lines += [""]
         if night.outcome == "failed":
             lines += [*_evidence(night), "", night.bisect, ""]
-    lines += [f"### {variant}: not judged: {markdown.code(why)}" for variant, why in not_judged]
+    lines += [
+        f"### {markdown.text(variant)}: not judged: {markdown.code(why)}"
+        for variant, why in not_judged
+    ]
     return "\n".join(lines)
 
 

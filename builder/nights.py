@@ -207,7 +207,7 @@ def _bisected(case: Case, question: bisect.Request, ends: Ends, progress: Progre
     except Exception as error:
         what = boundary.failure(error).what
         return f"A bisect was tried and gave no answer: {markdown.code(what)}"
-    return report.issue or f"A bisect found no first bad commit: {report.headline}"
+    return report.issue or f"A bisect found no first bad commit: {markdown.text(report.headline)}"
 
 
 def to_json(report: NightsReport) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from builder.markdown import cell
+from builder.markdown import text
 from builder.model import Profile, Requirement
 from builder.probe.finding import Finding
 from builder.probe.kv import KvVerdict
@@ -130,8 +130,8 @@ def write_junit(report: SmokeReport, path: Path) -> None:
 def to_markdown(report: SmokeReport) -> str:
     """The report as Markdown for a CI summary."""
     rows = [
-        f"| {one.probe} | {one.status} | {cell(one.expected)} | {cell(one.observed)} |"
+        f"| {one.probe} | {one.status} | {text(one.expected)} | {text(one.observed)} |"
         for one in report.findings
     ]
     head = "| probe | verdict | expected | observed |"
-    return "\n".join([f"### {report.headline}", "", head, "|---|---|---|---|", *rows, ""])
+    return "\n".join([f"### {text(report.headline)}", "", head, "|---|---|---|---|", *rows, ""])

@@ -924,7 +924,7 @@ def test_the_json_has_a_schema_and_the_groups(behind):
 
 
 def test_markdown_takes_no_markup_from_strangers(behind):
-    assert r"fix \`a\` \| &lt;b> \[c\](d)" in to_markdown(behind)
+    assert r"fix \`a\` \| &lt;b&gt; \[c\](d)" in to_markdown(behind)
 
 
 def test_the_table_gives_the_line_of_git_that_tells_most():

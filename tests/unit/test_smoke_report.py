@@ -120,5 +120,5 @@ def test_junit_skips_what_is_unproven_and_fails_what_is_required(tmp_path):
 
 def test_markdown_keeps_a_finding_in_its_row():
     lines = to_markdown(report()).splitlines()
-    assert "| ready | pass | a \\| b | &lt;c> d |" in lines
+    assert "| ready | pass | a \\| b | &lt;c&gt; d |" in lines
     assert lines[0].startswith("### PASS")
