@@ -133,10 +133,11 @@ def fetch_source(repository: RegistryClient, digest: str, progress: Progress) ->
             hint="`builder build --source ARCHIVE` takes one from elsewhere",
         )
     file = paths.cache() / "published" / f"{sha256}.tar.gz"
-    if not file.exists():
-        progress.step(f"fetch the source of {digest[:19]}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        referrers.fetch(repository, sha256, file)
+    with locked(file, f"another fetch of {file.name}", progress):
+        # A cache that somebody else wrote, or a disk that bent it, is not the published source.
+        if not file.is_file() or source_archive.file_sha256(file) != sha256:
+            progress.step(f"fetch the source of {digest[:19]}")
+            referrers.fetch(repository, sha256, file, there[-1].sizes.get(ARCHIVE))
     return file
 
 

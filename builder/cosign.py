@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder import registry, registry_login
+from builder import outside_json, registry, registry_login
 from builder.errors import EngineError, RemoteUnavailableError, UsageError
 
 PASSWORD = "COSIGN_PASSWORD"  # noqa: S105 -- the variable's name
@@ -158,7 +158,11 @@ def attested(
     if told.returncode:
         return _refusal(told)
     statements = [_statement(line) for line in told.stdout.splitlines() if line.strip()]
-    return [one["predicate"] for one in statements if one.get("predicateType") == kind]
+    return [
+        one["predicate"]
+        for one in statements
+        if one.get("predicateType") == kind and isinstance(one.get("predicate"), dict)
+    ]
 
 
 def require_public(key: Key) -> None:
@@ -181,8 +185,12 @@ def _refusal(told: "subprocess.CompletedProcess[str]") -> Refusal:
 
 
 def _statement(line: str) -> dict[str, Any]:
-    found = json.loads(base64.b64decode(json.loads(line)["payload"]))
-    return found if isinstance(found, dict) else {}
+    """What was signed; {} for what is no statement."""
+    try:
+        payload = outside_json.read_object(line.encode()).get("payload")
+        return outside_json.read_object(base64.b64decode(str(payload)))
+    except ValueError:
+        return {}
 
 
 def _signing(cosign: Cosign, signer: Signer, place: Path) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from builder import paths, web
+from builder import outside_json, paths, web
 from builder.commits import Commit, printable
 from builder.errors import BuilderError, RefNotFoundError, RemoteUnavailableError
 from builder.replace_files import write_atomically
@@ -100,7 +100,7 @@ class Github:
                 commits=listed if 0 < len(listed) == ahead else None,
                 files=_files(answer),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _unexpected(repr(error)) from error
 
     def changed(self, name: str, parent: str, commit: str) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ class Github:
         if told.status not in {200, 201}:
             raise _refusal(url, told.status, told.headers, _message(told.body))
         try:
-            return json.loads(told.body)
+            return outside_json.read(told.body)
         except ValueError as error:
             raise _unexpected(str(error)) from error
 
@@ -246,17 +246,15 @@ def _files(answer: dict[str, Any]) -> tuple[str, ...] | None:
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(body, object_hook=_without_patch)
+        answer = outside_json.read_object(body)
     except ValueError as error:
         raise _unexpected(str(error)) from error
-    if not isinstance(answer, dict):
-        raise _unexpected("no object")
+    files = answer.get("files")
+    for one in files if isinstance(files, list) else []:
+        if isinstance(one, dict):
+            # Patches are most of a comparison, and nobody reads them in an answer that is kept.
+            one.pop("patch", None)
     return answer
-
-
-def _without_patch(one: dict[str, Any]) -> dict[str, Any]:
-    """Patches are most of a comparison, and nobody reads them in an answer that is kept."""
-    return {name: value for name, value in one.items() if name != "patch"}
 
 
 def _unexpected(why: str) -> RemoteUnavailableError:
@@ -266,11 +264,10 @@ def _unexpected(why: str) -> RemoteUnavailableError:
 def _message(body: bytes) -> str:
     """Why GitHub refuses, in its own words, on one line; empty where it does not say."""
     try:
-        told = json.loads(body)
+        said = outside_json.read_object(body).get("message", "")
     except ValueError:
         return ""
-    said = str(told.get("message", "")) if isinstance(told, dict) else ""
-    return " ".join(said.split())[:200]
+    return " ".join(str(said).split())[:200]
 
 
 def _refusal(url: str, status: int, headers: Mapping[str, str], message: str = "") -> BuilderError:

@@ -102,7 +102,7 @@ def _thread(answer: object) -> Thread:
         raise _odd("no object")
     try:
         return Thread(int(answer["number"]), str(answer["html_url"]), answer["state"] == "open")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _odd(repr(error)) from error
 
 

@@ -8,15 +8,17 @@ the engine, nor compressed, nor uploaded. Labels are added on the way.
 import hashlib
 import io
 import json
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from builder import engine, image_stream, paths
+from builder import engine, image_stream, paths, registry_answers
 from builder import registry_client as registries
 from builder.errors import EngineError, RemoteUnavailableError
 from builder.progress import Progress
+from builder.registry_answers import ImageConfig
 
 if TYPE_CHECKING:
     from docker.models.images import Image
@@ -85,7 +87,7 @@ def push(
     layers = [known.get(one) or sent[one] for one in wanted]
     config = _labelled(config, labels)
     manifest = _manifest(config, layers, annotations)
-    repository.upload(str(manifest.content["config"]["digest"]), config)
+    repository.upload(manifest.image.config.digest, config)
     repository.put(manifest)
     return Pushed(manifest, len(layers), _size(layers), len(uploaded), _size(uploaded), sent)
 
@@ -98,14 +100,18 @@ def read_back(repository: "RegistryClient", pushed: Pushed, progress: Progress) 
     """
     for number, (diff, layer) in enumerate(pushed.sent.items(), start=1):
         progress.detail(f"read layer {number} of {len(pushed.sent)} back")
-        if repository.read(str(layer["digest"]), _unpacked_digest) != diff:
+        if repository.read(str(layer["digest"]), _unpacked_digest, int(layer["size"])) != diff:
             raise RemoteUnavailableError(
                 f"{repository.repository} gives out another {layer['digest']} than it took"
             )
 
 
 def _unpacked_digest(content: IO[bytes]) -> str:
-    hashed = hashlib.file_digest(image_stream.unpacked(content), "sha256")  # type: ignore[arg-type]
+    """What its bytes unpack to; "" where they do not."""
+    try:
+        hashed = hashlib.file_digest(image_stream.unpacked(content), "sha256")  # type: ignore[arg-type]
+    except tarfile.ReadError:
+        return ""
     return f"sha256:{hashed.hexdigest()}"
 
 
@@ -113,11 +119,16 @@ def _known(there: "Sequence[Manifest]", repository: "RegistryClient") -> "dict[s
     """The layers that the repository has, by the digest of their unpacked bytes."""
     known: dict[str, Descriptor] = {}
     for one in there:
-        content = one.content
-        if one.media_type != registries.MANIFEST or "layers" not in content:
+        if one.media_type != registries.MANIFEST:
             continue
-        config = json.loads(repository.blob(str(content["config"]["digest"])))
-        known |= dict(zip(config["rootfs"]["diff_ids"], content["layers"], strict=True))
+        digest = one.image.config.digest
+        config = registry_answers.parse(ImageConfig, repository.blob(digest), digest)
+        layers: list[Descriptor] = one.content["layers"]
+        unpacked = config.rootfs.diff_ids if config.rootfs else []
+        if len(unpacked) == len(layers) and all(
+            layer.size is not None for layer in one.image.layers
+        ):
+            known |= dict(zip(unpacked, layers, strict=True))
     return known
 
 

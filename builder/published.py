@@ -1,14 +1,15 @@
 """A published image as its registry has it: labels, what goes with it, what its name stands for."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from builder import attest, attestations, referrers, registry, tags
+from builder import attest, attestations, referrers, registry, registry_answers, tags
+from builder import published_documents as documents_of
 from builder.errors import RefNotFoundError, RemoteUnavailableError
 from builder.progress import Progress
 from builder.record import Attachment
+from builder.registry_answers import ImageConfig
 from builder.rule.labels import RECIPE, REVISION, VARIANT, VERSION
 
 if TYPE_CHECKING:
@@ -61,11 +62,9 @@ def repository_of(reference: str) -> str:
 
 def labels(repository: "RegistryClient", manifest: "Manifest") -> dict[str, str]:
     """The labels of an image for x86-64 Linux. Raises RefNotFoundError, RemoteUnavailableError."""
-    config = json.loads(
-        repository.blob(_platform(repository, manifest).content["config"]["digest"])
-    )
-    found = (config.get("config") or {}).get("Labels") or {}
-    return {str(key): str(value) for key, value in found.items()}
+    digest = _platform(repository, manifest).image.config.digest
+    config = registry_answers.parse(ImageConfig, repository.blob(digest), digest).config
+    return dict((config and config.Labels) or {})
 
 
 def read(repository: "RegistryClient", reference: str, progress: Progress) -> Published:
@@ -81,7 +80,7 @@ def read(repository: "RegistryClient", reference: str, progress: Progress) -> Pu
         repository=repository.repository,
         tag=tag,
         digest=manifest.digest,
-        ids=frozenset({manifest.digest, own.digest, str(own.content["config"]["digest"])}),
+        ids=frozenset({manifest.digest, own.digest, own.image.config.digest}),
         labels=said,
         name=name,
         named=repository.digest(name) if name else None,
@@ -94,27 +93,26 @@ def read(repository: "RegistryClient", reference: str, progress: Progress) -> Pu
 
 def release_name(said: Mapping[str, str]) -> str | None:
     """The immutable tag of an image with these labels; None when one is missing or is no such."""
-    version = said.get(VERSION, "")
+    number = tags.build_number(said.get(VERSION, ""))
     parts = [said.get(VARIANT), said.get(REVISION), said.get(RECIPE)]
-    if not all(parts) or not version.startswith("b") or not version[1:].isdecimal():
+    if not all(parts) or number is None:
         return None
     variant, commit, recipe = (str(part) for part in parts)
-    return tags.release(variant, int(version[1:]), commit, recipe)
+    made = tags.release(variant, number, commit, recipe)
+    # It becomes a part of addresses and of paths.
+    return made if tags.is_tag(made) else None
 
 
 def _platform(repository: "RegistryClient", manifest: "Manifest") -> "Manifest":
     """The manifest itself, or that of an index for x86-64 Linux."""
-    for one in manifest.content.get("manifests") or []:
-        platform = one.get("platform") or {}
-        if (platform.get("os"), platform.get("architecture")) == ("linux", "amd64"):
-            found = repository.manifest(str(one["digest"]))
+    if manifest.index is None:
+        return manifest
+    for one in manifest.index.manifests or ():
+        if one.platform and (one.platform.os, one.platform.architecture) == ("linux", "amd64"):
+            found = repository.manifest(one.digest)
             if found is not None:
                 return found
-    if "config" not in manifest.content:
-        raise RefNotFoundError(
-            f"{repository.repository}: {manifest.digest} is no linux/amd64 image"
-        )
-    return manifest
+    raise RefNotFoundError(f"{repository.repository}: {manifest.digest} has no linux/amd64 image")
 
 
 def _documents(
@@ -127,7 +125,7 @@ def _documents(
     for name, sha256 in sums.items():
         try:
             if name in SMALL:
-                documents[name] = json.loads(repository.blob(f"sha256:{sha256}"))
+                documents[name] = documents_of.parse(name, repository.blob(f"sha256:{sha256}"))
             elif not repository.has_blob(f"sha256:{sha256}"):
                 broken[name] = "the registry lacks it"
         except (RefNotFoundError, ValueError) as error:

@@ -6,6 +6,7 @@ https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrer
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from builder import registry_client as registries
 from builder import source_archive
 from builder.errors import RemoteUnavailableError
+from builder.registry_answers import Descriptor, IndexContent
 
 if TYPE_CHECKING:
     from builder.registry_client import Manifest, RegistryClient
@@ -23,6 +25,9 @@ TITLE = "org.opencontainers.image.title"
 CREATED = "org.opencontainers.image.created"
 
 _NOTHING = b"{}"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
+_LARGEST = 512 * 1024**2
+"""Bytes of a file that is fetched: ten times llama.cpp's source."""
 _TRIES = 5
 _CHUNK = 1 << 20
 
@@ -58,13 +63,17 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """An artifact as the registry has it. `files`: name → SHA-256 in hex of each of its files."""
+    """An artifact as the registry has it. `files`: name → SHA-256 in hex of each of its files.
+
+    `sizes`: name → bytes, of those whose size it tells.
+    """
 
     kind: str
     digest: str
     created: str
     files: Mapping[str, str]
     manifest: "Manifest" = field(repr=False)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def fallback_tag(digest: str) -> str:
@@ -110,7 +119,8 @@ def attached(repository: "RegistryClient", digest: str) -> list[Attached]:
         one
         for name in _listed(repository, digest)
         if (one := repository.manifest(name))
-        and (one.content.get("subject") or {}).get("digest") == digest
+        and (subject := one.parsed.subject)
+        and subject.digest == digest
     ]
     return sorted((_attached(one) for one in found), key=lambda one: (one.created, one.digest))
 
@@ -120,8 +130,16 @@ def read(repository: "RegistryClient", artifact: Attached, name: str) -> bytes:
     return repository.blob(f"sha256:{artifact.files[name]}")
 
 
-def fetch(repository: "RegistryClient", sha256: str, file: Path) -> None:
-    """Write a file of an artifact, whole or not at all. Raises RemoteUnavailableError."""
+def fetch(repository: "RegistryClient", sha256: str, file: Path, size: int | None = None) -> None:
+    """Write a file of an artifact, whole or not at all. Raises RemoteUnavailableError.
+
+    `size` is what its artifact says, in bytes: no more is written.
+    """
+    if size is not None and size > _LARGEST:
+        raise RemoteUnavailableError(
+            f"{repository.repository}: the file {sha256[:12]} is too large to be fetched",
+            why=f"it has {size} bytes, and at most {_LARGEST} are taken",
+        )
     scratch = file.with_name(f"{file.name}.part")
 
     def written(content: IO[bytes]) -> str:
@@ -133,7 +151,10 @@ def fetch(repository: "RegistryClient", sha256: str, file: Path) -> None:
         return hashed.hexdigest()
 
     try:
-        if repository.read(f"sha256:{sha256}", written) != sha256:
+        if (
+            repository.read(f"sha256:{sha256}", written, _LARGEST if size is None else size)
+            != sha256
+        ):
             raise RemoteUnavailableError(f"{repository.repository}: other bytes than {sha256}")
         scratch.replace(file)
     finally:
@@ -142,7 +163,7 @@ def fetch(repository: "RegistryClient", sha256: str, file: Path) -> None:
 
 def _listed(repository: "RegistryClient", digest: str) -> list[str]:
     index = repository.referrers(digest) or repository.manifest(fallback_tag(digest))
-    return index.children if index else []
+    return [*dict.fromkeys(index.children)] if index else []
 
 
 def _push(
@@ -191,17 +212,26 @@ def _upload(repository: "RegistryClient", digest: str, content: bytes | Path) ->
 
 
 def _attached(manifest: "Manifest") -> Attached:
-    content = manifest.content
-    layers: list[dict[str, Any]] = content.get("layers") or []
-    files = {
-        str((one.get("annotations") or {}).get(TITLE, f"file {number}")): str(
-            one["digest"]
-        ).removeprefix("sha256:")
-        for number, one in enumerate(layers, 1)
-    }
-    kind = content.get("artifactType") or content["config"]["mediaType"]
-    created = str((content.get("annotations") or {}).get(CREATED, ""))
-    return Attached(str(kind), manifest.digest, created, files, manifest)
+    content = manifest.parsed
+    layers = [] if isinstance(content, IndexContent) else content.layers
+    files = {_title(one, number): one for number, one in enumerate(layers, 1)}
+    kind = content.artifactType
+    if not kind and not isinstance(content, IndexContent):
+        kind = content.config.mediaType
+    return Attached(
+        kind,
+        manifest.digest,
+        (content.annotations or {}).get(CREATED, ""),
+        {name: one.digest.removeprefix("sha256:") for name, one in files.items()},
+        manifest,
+        {name: one.size for name, one in files.items() if one.size is not None},
+    )
+
+
+def _title(layer: Descriptor, number: int) -> str:
+    """What a file is called, if that is a file's name."""
+    name = (layer.annotations or {}).get(TITLE, "")
+    return name if _NAME.fullmatch(name) else f"file {number}"
 
 
 def _list(
@@ -214,7 +244,11 @@ def _list(
     tag = fallback_tag(digest)
     for _ in range(_TRIES):
         found = repository.manifest(tag)
-        there = list(found.content["manifests"]) if found else []
+        if found and not found.index:
+            raise RemoteUnavailableError(
+                f"{repository.repository}:{tag} is not a list of what goes with {digest[:19]}"
+            )
+        there = list(found.content["manifests"] or []) if found else []
         kept = [one for one in there if one["digest"] not in old]
         known = {one["digest"] for one in kept}
         wanted = kept + [_entry(one) for one in new if one.digest not in known]

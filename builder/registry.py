@@ -5,25 +5,15 @@ way to a token: https://distribution.github.io/distribution/spec/api/ and …/sp
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from builder import web
+from builder import registry_answers, web
 from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.registry_answers import Descriptor, IndexContent
 
-_INDEXES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
-_MANIFESTS = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
-ACCEPT = ", ".join([*_INDEXES, *_MANIFESTS])
-"""The media types of all that a tag may stand for."""
 _HUBS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 _LOOPBACK = {"localhost", "127.0.0.1"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -85,14 +75,14 @@ def digest(wanted: Image) -> str:
     Raises RefNotFoundError when the registry has no such tag, RemoteUnavailableError.
     """
     with _Session(wanted) as session:
-        return session.manifest("HEAD", wanted.tag).digest
+        return session.digest(wanted.tag)
 
 
 def holds(wanted: Image, pinned: str) -> bool:
     """Whether the registry still gives out this digest. Raises RemoteUnavailableError."""
     with _Session(wanted) as session:
         try:
-            session.manifest("HEAD", pinned)
+            session.digest(pinned)
         except RefNotFoundError:
             return False
         return True
@@ -104,25 +94,18 @@ def labels(wanted: Image) -> Mapping[str, str]:
     Raises RefNotFoundError when there is no such tag or platform, RemoteUnavailableError.
     """
     with _Session(wanted) as session:
-        manifest = session.manifest("GET", wanted.tag).content
-        if "manifests" in manifest:
-            chosen = next((m["digest"] for m in manifest["manifests"] if _ours(m)), None)
-            if chosen is None:
-                raise RefNotFoundError(f"{wanted} has no image for linux/amd64")
-            manifest = session.manifest("GET", str(chosen)).content
-        config = session.blob(str(manifest["config"]["digest"]))
-        return {str(k): str(v) for k, v in (config["config"].get("Labels") or {}).items()}
+        content = session.manifest(wanted.tag).content
+        if isinstance(content, IndexContent):
+            chosen = next((one.digest for one in content.manifests or () if _ours(one)), None)
+            content = session.manifest(chosen).content if chosen else content
+        if isinstance(content, IndexContent):
+            raise RefNotFoundError(f"{wanted} has no image for linux/amd64")
+        return session.labels(content.config.digest)
 
 
-def _ours(manifest: Mapping[str, Any]) -> bool:
-    platform = manifest.get("platform", {})
-    return (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
-
-
-@dataclass(frozen=True, slots=True)
-class _Manifest:
-    digest: str
-    content: dict[str, Any]
+def _ours(manifest: Descriptor) -> bool:
+    platform = manifest.platform
+    return platform is not None and (platform.os, platform.architecture) == ("linux", "amd64")
 
 
 class _Session:
@@ -136,36 +119,44 @@ class _Session:
     def __enter__(self) -> "_Session":
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> Literal[False]:
+    def __exit__(self, *_: object) -> None:
         self._session.close()
-        if isinstance(error, (KeyError, TypeError, AttributeError)):
-            raise _odd(self._wanted, repr(error)) from error
-        return False
 
-    def manifest(self, method: Literal["GET", "HEAD"], name: str) -> _Manifest:
-        """The manifest or index of this tag or digest; its content only by GET."""
-        answer = self._ask(method, f"manifests/{name}")
+    def digest(self, name: str) -> str:
+        """The digest of this tag or digest."""
+        answer = self._ask("HEAD", f"manifests/{name}")
         told = answer.headers.get("Docker-Content-Digest", "")
-        if not told and method == "HEAD":
-            return self.manifest("GET", name)
-        told = told or f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
+        if not told:
+            return self.manifest(name).digest
         if not _DIGEST.fullmatch(told):
-            raise _odd(self._wanted, f"no digest: {told[:80]!r}")
-        return _Manifest(told, self._parse(answer.body) if method == "GET" else {})
+            raise registry_answers.odd(f"{self._url}/manifests/{name}", f"its digest is {told!r}")
+        return told
 
-    def blob(self, name: str) -> dict[str, Any]:
-        """A JSON document by digest."""
+    def manifest(self, name: str) -> registry_answers.Checked:
+        """The manifest or index of this tag or digest."""
+        answer = self._ask("GET", f"manifests/{name}")
+        url = f"{self._url}/manifests/{name}"
+        return registry_answers.manifest(answer.body, answer.headers, url, name)
+
+    def labels(self, name: str) -> dict[str, str]:
+        """The labels in a configuration."""
         answer = self._ask("GET", f"blobs/{name}")
+        url = f"{self._url}/blobs/{name}"
         if f"sha256:{hashlib.sha256(answer.body).hexdigest()}" != name:
-            raise _odd(self._wanted, f"other bytes than {name}")
-        return self._parse(answer.body)
+            raise registry_answers.odd(url, f"other bytes than {name}")
+        found = registry_answers.parse(registry_answers.ImageConfig, answer.body, url).config
+        return dict((found and found.Labels) or {})
 
     def _ask(self, method: Literal["GET", "HEAD"], path: str) -> web.Answer:
         url = f"{self._url}/{path}"
-        answer = web.ask(self._session, url, method=method, headers={"Accept": ACCEPT})
+        answer = web.ask(
+            self._session, url, method=method, headers={"Accept": registry_answers.ACCEPT}
+        )
         if answer.status == _UNAUTHORIZED and "Authorization" not in self._session.headers:
             self._authorize(answer.headers.get("WWW-Authenticate", ""))
-            answer = web.ask(self._session, url, method=method, headers={"Accept": ACCEPT})
+            answer = web.ask(
+                self._session, url, method=method, headers={"Accept": registry_answers.ACCEPT}
+            )
         if answer.status == _NOT_FOUND:
             raise RefNotFoundError(f"{self._wanted}: the registry has no {path.partition('/')[2]}")
         if answer.status != _OK:
@@ -183,25 +174,8 @@ class _Session:
         answer = web.ask(self._session, realm, params=params)
         if answer.status != _OK:
             raise _refusal(realm, answer)
-        told = self._parse(answer.body)
-        self._session.headers["Authorization"] = (
-            f"Bearer {told.get('token') or told['access_token']}"
-        )
-
-    def _parse(self, body: bytes) -> dict[str, Any]:
-        try:
-            content = json.loads(body)
-        except ValueError as error:
-            raise _odd(self._wanted, str(error)) from error
-        if not isinstance(content, dict):
-            raise _odd(self._wanted, "no object")
-        return content
-
-
-def _odd(wanted: Image, why: str) -> RemoteUnavailableError:
-    return RemoteUnavailableError(
-        f"{wanted}: the registry answers in a shape that is not its own", why=why
-    )
+        token = registry_answers.token(answer.body, realm)
+        self._session.headers["Authorization"] = f"Bearer {token}"
 
 
 def _refusal(url: str, answer: web.Answer) -> RemoteUnavailableError:

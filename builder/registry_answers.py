@@ -6,7 +6,9 @@ What a schema here does not name is left aside. Each `parse` raises RemoteUnavai
 """
 
 import functools
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -14,6 +16,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 from builder.errors import RemoteUnavailableError
 
 T = TypeVar("T")
+
+INDEXES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+ACCEPT = ", ".join([*INDEXES, *MANIFESTS])
+"""The media types of all that a tag may stand for."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
@@ -67,7 +80,7 @@ class ManifestContent:
     """What a manifest says."""
 
     config: Config
-    layers: Descriptors | None
+    layers: Descriptors = field(default_factory=list)
     mediaType: str = ""  # noqa: N815 -- their names there
     artifactType: str = ""  # noqa: N815
     subject: Subject | None = None
@@ -83,6 +96,13 @@ class IndexContent:
     artifactType: str = ""  # noqa: N815
     subject: Subject | None = None
     annotations: Texts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """The one field that says what the others are."""
+
+    mediaType: str = ""  # noqa: N815 -- its name there
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +134,27 @@ class TagList:
     tags: list[Tag] | None
 
 
+# What a header can carry: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
+_Bearer = Annotated[str, Field(pattern=r"^[\x21-\x7e]*$")]
+
+
 @dataclass(frozen=True, slots=True)
-class Token:
+class _Token:
     """What a token server gives, under one name or the other."""
 
-    token: str = ""
-    access_token: str = ""
+    token: _Bearer | None = None
+    access_token: _Bearer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    code: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Errors:
+    errors: list[_Error]
 
 
 def parse(kind: type[T], text: bytes, where: str) -> T:
@@ -132,9 +167,59 @@ def parse(kind: type[T], text: bytes, where: str) -> T:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A manifest or index that is what its digest and its media type say."""
+
+    digest: str
+    media_type: str
+    content: ManifestContent | IndexContent
+
+
+def manifest(body: bytes, headers: Mapping[str, str], url: str, name: str) -> Checked:
+    """What was answered to a question for the manifest `name`, a tag or a digest."""
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    for other in (name, headers.get("Docker-Content-Digest", "")):
+        if other.startswith("sha256:") and other != digest:
+            raise odd(url, f"other bytes than {other}")
+    stated = parse(_Typed, body, url).mediaType
+    kind = headers.get("Content-Type", "").partition(";")[0].strip() or stated or MANIFESTS[0]
+    if kind not in (*INDEXES, *MANIFESTS):
+        raise odd(url, f"its Content-Type is {kind}")
+    if stated and stated != kind:
+        raise odd(url, f"it is {kind} by its header, and {stated} by itself")
+    return Checked(digest, kind, content_of(kind, body, url))
+
+
+def content_of(media_type: str, body: bytes, where: str) -> ManifestContent | IndexContent:
+    """What a manifest or index says, as its media type has it."""
+    if media_type in INDEXES:
+        return parse(IndexContent, body, where)
+    return parse(ManifestContent, body, where)
+
+
+def token(text: bytes, where: str) -> str:
+    """What a token server gives to be shown."""
+    found = parse(_Token, text, where)
+    shown = found.token or found.access_token
+    if not shown:
+        raise odd(where, "it gives no token")
+    return shown
+
+
+def refusal(text: bytes) -> str:
+    """A registry's own words on why it refuses, in one line; "" for no such words."""
+    try:
+        errors = parse(_Errors, text, "").errors
+    except RemoteUnavailableError:
+        return ""
+    return "; ".join(f"{one.code}: {one.message}"[:_SHOWN] for one in errors[:3])
+
+
 def odd(where: str, why: str) -> RemoteUnavailableError:
     """That somebody answers what no registry does."""
-    return RemoteUnavailableError(f"{where}: is no answer of a registry", why=why[:_SHOWN])
+    what = f"{where}: the registry answers in a shape that is not its own"
+    return RemoteUnavailableError(what, why=why[:_SHOWN])
 
 
 def _reason(error: ValidationError) -> str:

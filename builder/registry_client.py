@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urljoin
 
-from builder import registry, registry_login, web
+from builder import outside_json, registry, registry_login, web
+from builder import registry_answers as answers
 from builder.errors import FileError, RefNotFoundError, RemoteUnavailableError
+from builder.registry_answers import IndexContent, ManifestContent
 
 if TYPE_CHECKING:
     import requests
@@ -41,6 +43,11 @@ _PATIENCE_S = 60.0
 """The longest Retry-After that is waited for."""
 _LARGEST = 16 * 1024 * 1024
 """Bytes of an answer that is held in memory."""
+_MOST_PAGES = 1000
+_MOST_TAGS = 100_000
+_MOST_MANIFESTS = 1000
+"""Of one image, through all its indexes."""
+_SHOWN = 200
 _LARGEST_BLOB = 16 * 1024**3
 _AGAIN = {429, 500, 502, 503, 504}
 _OK, _CREATED, _ACCEPTED = 200, 201, 202
@@ -61,17 +68,33 @@ class Manifest:
     def content(self) -> dict[str, Any]:
         """What the bytes say. Raises RemoteUnavailableError when that is no object."""
         try:
-            found = json.loads(self.body)
+            return outside_json.read_object(self.body)
         except ValueError as error:
-            raise RemoteUnavailableError(f"{self.digest}: no JSON", why=str(error)) from error
-        if not isinstance(found, dict):
-            raise RemoteUnavailableError(f"{self.digest}: no manifest")
+            raise RemoteUnavailableError(f"{self.digest}: no manifest", why=str(error)) from error
+
+    @property
+    def parsed(self) -> ManifestContent | IndexContent:
+        """What they say as its media type has it. Raises RemoteUnavailableError."""
+        return answers.content_of(self.media_type, self.body, self.digest)
+
+    @property
+    def image(self) -> ManifestContent:
+        """The same of a manifest. Raises RefNotFoundError for an index."""
+        found = self.parsed
+        if isinstance(found, IndexContent):
+            raise RefNotFoundError(f"{self.digest} is an index, not an image")
         return found
+
+    @property
+    def index(self) -> IndexContent | None:
+        """The same of an index; None for a manifest."""
+        found = self.parsed
+        return found if isinstance(found, IndexContent) else None
 
     @property
     def children(self) -> list[str]:
         """The digests of an index's manifests; empty for a manifest."""
-        return [str(one["digest"]) for one in self.content.get("manifests") or []]
+        return [one.digest for one in self.index.manifests or ()] if self.index else []
 
 
 def of(media_type: str, content: Mapping[str, Any]) -> Manifest:
@@ -137,14 +160,12 @@ class RegistryClient:
 
     def manifest(self, name: str) -> Manifest | None:
         """The manifest or index of a tag or digest; None: there is none."""
-        headers = {"Accept": registry.ACCEPT}
+        headers = {"Accept": answers.ACCEPT}
         answer = self._ask("GET", f"manifests/{name}", {_OK, _NOT_FOUND}, headers=headers)
         if answer.status == _NOT_FOUND:
             return None
-        digest = f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
-        if name.startswith("sha256:") and name != digest:
-            raise RemoteUnavailableError(f"{self.repository}: other bytes than {name}")
-        return Manifest(digest, answer.headers.get("Content-Type", MANIFEST), answer.body)
+        checked = answers.manifest(answer.body, answer.headers, answer.url, name)
+        return Manifest(checked.digest, checked.media_type, answer.body)
 
     def put(self, manifest: Manifest, name: str | None = None) -> None:
         """Put a manifest under a tag; without one under nothing but its digest."""
@@ -159,25 +180,43 @@ class RegistryClient:
     def tags(self) -> list[str]:
         """All tags of the repository; none for one that is not there."""
         found: list[str] = []
-        page, seen = f"{self._base}tags/list?n=1000", set()
-        while page not in seen:
-            seen.add(page)
-            answer = self._ask("GET", page, {_OK, _NOT_FOUND})
-            if answer.status == _NOT_FOUND:
-                return found
-            found += _object(answer.body, self.repository).get("tags") or []
-            following = _NEXT.search(answer.headers.get("Link", ""))
-            if following is None:
-                return found
-            page = self._own(page, following[1])
-        raise RemoteUnavailableError(f"{self.repository}: the list of tags leads back to itself")
+        for page in self._pages("tags/list?n=1000"):
+            found += answers.parse(answers.TagList, page.body, page.url).tags or []
+            if len(found) > _MOST_TAGS:
+                raise RemoteUnavailableError(f"{self.repository} lists over {_MOST_TAGS} tags")
+        return found
 
     def referrers(self, digest: str) -> Manifest | None:
         """The index of what names a manifest as its subject; None: the registry has no such API."""
-        answer = self._ask("GET", f"referrers/{digest}", {_OK, _NOT_FOUND})
-        if answer.status == _NOT_FOUND:
-            return None
-        return Manifest(f"sha256:{hashlib.sha256(answer.body).hexdigest()}", INDEX, answer.body)
+        listed: list[Any] = []
+        pages = 0
+        for pages, page in enumerate(self._pages(f"referrers/{digest}"), 1):  # noqa: B007
+            if page.headers.get("Content-Type", "").partition(";")[0].strip() == "text/html":
+                return None  # whatever answers there knows no such question
+            answers.parse(answers.IndexContent, page.body, page.url)
+            listed += outside_json.read_object(page.body)["manifests"] or []
+            if len(listed) > answers.MOST_LISTED:
+                raise answers.odd(page.url, f"it lists over {answers.MOST_LISTED} documents")
+        content = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
+        return of(INDEX, content) if pages else None
+
+    def _pages(self, path: str) -> Iterator["_Answer"]:
+        """Every page of a list, none of one that is not there."""
+        seen: set[str] = set()
+        while path:
+            answer = self._ask("GET", path, {_OK, _NOT_FOUND})
+            if answer.status == _NOT_FOUND and seen:
+                raise RemoteUnavailableError(f"{answer.url}: a page of the list is missing")
+            if answer.status == _NOT_FOUND:
+                return
+            yield answer
+            seen.add(answer.url)
+            following = _NEXT.search(answer.headers.get("Link", ""))
+            path = self._own(answer.url, following[1]) if following else ""
+            if path in seen or len(seen) > _MOST_PAGES:
+                raise RemoteUnavailableError(
+                    f"{answer.url}: the list has no end", why=f"{len(seen)} pages were read"
+                )
 
     # --- blobs
 
@@ -238,16 +277,35 @@ class RegistryClient:
 
         Raises RefNotFoundError naming what is missing.
         """
-        found = self.manifest(digest)
-        if found is None:
-            raise RefNotFoundError(f"{self.repository} has no {digest}")
-        for child in found.children:
-            self.complete(child)
-        needed = [found.content["config"], *found.content["layers"]] if not found.children else []
-        for one in needed:
-            if not self.has_blob(str(one["digest"])):
-                raise RefNotFoundError(f"{self.repository}: {digest} lacks {one['digest']}")
-        return found
+        whole = [*self.below(digest)]
+        for one in whole:
+            image = None if one.index else one.image
+            needed = (
+                [image.config.digest, *(layer.digest for layer in image.layers)] if image else []
+            )
+            for blob in needed:
+                if not self.has_blob(blob):
+                    raise RefNotFoundError(f"{self.repository}: {one.digest} lacks {blob}")
+        return whole[0]
+
+    def below(self, digest: str) -> Iterator[Manifest]:
+        """A manifest, and all that it names through indexes, each once.
+
+        Raises RefNotFoundError when one is not there.
+        """
+        wanted, seen = [digest], {digest}
+        while wanted:
+            found = self.manifest(wanted.pop(0))
+            if found is None:
+                raise RefNotFoundError(f"{self.repository} has no {digest}")
+            yield found
+            new = [one for one in dict.fromkeys(found.children) if one not in seen]
+            seen.update(new)
+            wanted += new
+            if len(seen) > _MOST_MANIFESTS:
+                raise RemoteUnavailableError(
+                    f"{self.repository}: {digest} names over {_MOST_MANIFESTS} manifests"
+                )
 
     # --- questions
 
@@ -394,8 +452,7 @@ class RegistryClient:
         answer = self._send("GET", realm, params=params, auth=auth)
         if answer.status != _OK:
             raise _refusal("GET", realm, answer, self.host)
-        told = _object(answer.body, self.host)
-        self._authorization = f"Bearer {told.get('token') or told.get('access_token')}"
+        self._authorization = f"Bearer {answers.token(answer.body, realm)}"
 
 
 def _limits(most: int) -> "Limits":
@@ -412,14 +469,6 @@ class _TransientError(RemoteUnavailableError):
     ) -> None:
         super().__init__(what, why=why, hint=hint)
         self.wait_s = wait_s
-
-
-def _object(body: bytes, name: str) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except ValueError as error:
-        raise RemoteUnavailableError(f"{name} answers no JSON", why=str(error)) from error
-    return found if isinstance(found, dict) else {}
 
 
 def _no_login(host: str) -> RemoteUnavailableError:
@@ -451,8 +500,4 @@ def _refusal(method: str, url: str, answer: _Answer, host: str) -> RemoteUnavail
 
 def _said(body: bytes) -> str:
     """The registry's own words, in one line."""
-    try:
-        errors = json.loads(body)["errors"]
-        return "; ".join(f"{one['code']}: {one.get('message', '')}"[:200] for one in errors)
-    except (ValueError, KeyError, TypeError):
-        return body[:200].decode(errors="replace").strip()
+    return answers.refusal(body) or body[:_SHOWN].decode(errors="replace").strip()

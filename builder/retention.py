@@ -10,10 +10,11 @@ from pathlib import Path
 
 from builder import promote, publish, referrers, rollback
 from builder import record as records
-from builder.errors import UsageError
+from builder.errors import RemoteUnavailableError, UsageError
 from builder.progress import Progress
 from builder.record import Index, Release
-from builder.registry_client import RegistryClient
+from builder.registry_answers import MOST_LISTED
+from builder.registry_client import Manifest, RegistryClient
 
 _CLOCKS_APART_S = 3600.0
 
@@ -118,15 +119,19 @@ def _used(repository: RegistryClient, old: list[Release]) -> dict[str, str]:
         found = repository.manifest(tag)
         if found is None or own.get(tag) == found.digest or tag in lists:
             continue
-        used |= dict.fromkeys([found.digest, *_below(repository, found.children)], tag)
+        used |= dict.fromkeys(_below(repository, found), tag)
     return used
 
 
-def _below(repository: RegistryClient, digests: list[str]) -> Iterator[str]:
-    for digest in digests:
-        yield digest
-        found = repository.manifest(digest)
-        yield from _below(repository, found.children if found else [])
+def _below(repository: RegistryClient, top: Manifest) -> list[str]:
+    """The digests of a manifest and of all that it names, whether or not they are there still."""
+    whole = [top.digest, *top.children]
+    for digest in whole:
+        found = repository.manifest(digest) if digest != top.digest else None
+        whole += [one for one in (found.children if found else ()) if one not in whole]
+        if len(whole) > MOST_LISTED:
+            raise RemoteUnavailableError(f"{top.digest} names over {MOST_LISTED} manifests")
+    return whole
 
 
 def _needed(index: Index, record: Path, release: Release, used: dict[str, str]) -> str | None:
@@ -156,7 +161,7 @@ def _attached(releases: list[Release], to_all_but: Release) -> set[str]:
 def _delete(repository: RegistryClient, release: Release, used: Set[str]) -> None:
     """The manifest first: what is left after a kill is found again by its record."""
     found = repository.manifest(release.digest)
-    children = list(_below(repository, found.children)) if found else []
+    children = _below(repository, found)[1:] if found else []
     attached = [one.digest for one in release.attachments]
     listed = repository.manifest(referrers.fallback_tag(release.digest))
     attached += [*listed.children, listed.digest] if listed else []

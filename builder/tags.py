@@ -4,6 +4,7 @@ import re
 
 REPOSITORY = "turboquant"
 
+_VERSION = re.compile(r"b([0-9]{1,9})")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -31,3 +32,9 @@ def is_tag(name: str) -> bool:
     https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
     """
     return bool(_TAG.fullmatch(name))
+
+
+def build_number(version: str) -> int | None:
+    """The build number in an image's version; None: it has none."""
+    found = _VERSION.fullmatch(version)
+    return int(found[1]) if found else None

@@ -5,7 +5,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from builder import attest, parts, pins, render
+from builder import attest, parts, pins, render, tags
 from builder.claim.subject import Claimed, unproven
 from builder.errors import UsageError
 from builder.model import Fork, Receipt
@@ -137,7 +137,6 @@ def _rendered(claimed: Claimed, name: str) -> Iterator[tuple[str, str]]:
 
 def _labelled(fork: Fork, said: Mapping[str, str]) -> Fork:
     """The fork, had it been pinned to the commit that the labels name."""
-    number = said.get(VERSION, "").removeprefix("b")
     try:
         date = datetime.datetime.fromisoformat(said.get(CREATED, ""))
     except ValueError:
@@ -145,6 +144,6 @@ def _labelled(fork: Fork, said: Mapping[str, str]) -> Fork:
     return dataclasses.replace(
         fork,
         commit=said.get(REVISION),
-        build_number=int(number) if number.isdecimal() else None,
+        build_number=tags.build_number(said.get(VERSION, "")),
         date=date if date is not None and date.tzinfo is not None else fork.date,
     )
