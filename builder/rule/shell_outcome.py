@@ -163,6 +163,7 @@ class _Parser:
     opaque: bool = False
     ends_on_error: bool = False
     pipefail: bool = False
+    begun: bool = False
 
     def list(self) -> Outcomes:
         """Commands up to a closing word: each runs when those before did not end the script."""
@@ -191,7 +192,7 @@ class _Parser:
                 self.left.pop(0)
             else:
                 self._and_or()
-        self.ends_on_error |= ending
+        self.ends_on_error = ending
 
     def _and_or(self) -> Outcomes:
         found = self._pipeline()
@@ -220,6 +221,7 @@ class _Parser:
             self.left.pop(0)
             return self._if()
         if word in {"(", "{"}:
+            self.begun = True
             self.left.pop(0)
             found = self.list()
             self._take(")" if word == "(" else "}")
@@ -228,9 +230,10 @@ class _Parser:
 
     def _if(self) -> Outcomes:
         """After `if` or `elif`, up to `fi`."""
+        self.begun = True
         ending, self.ends_on_error = self.ends_on_error, False
         asked = self.list()
-        self.ends_on_error |= ending
+        self.ends_on_error = ending
         self._take("then")
         body = self.list()
         word = self.left.pop(0) if self.left else ""
@@ -259,6 +262,7 @@ class _Parser:
             # A substitution's own exit code is the assignment's.
             return _ANY if given else frozenset({_GOOD})
         found = self._plain(words, piped=piped)
+        self.begun = True
         return _ended(found) if words[0] == "exec" and len(words) > 1 else found
 
     def _plain(self, words: Sequence[str], *, piped: bool) -> Outcomes:
@@ -266,6 +270,8 @@ class _Parser:
         if name in _NOT_PLAIN:
             self.opaque = True
         if name == "set":
+            # Anywhere but at the start it may not be run at all.
+            self.opaque |= self.begun
             self._set(words[1:])
             return frozenset({_GOOD})
         if name == "exit":
