@@ -156,13 +156,14 @@ def already_running(server: Server, timeout_s: float, progress: Progress) -> Lau
 def interrupted(setting: Setting, kv: Kv, asked: Launched) -> tuple[Ending, CheckRun | None]:
     """HEALTHCHECK and SIGTERM to a server that has just been seen loading, if the one asked loads.
 
-    What HEALTHCHECK answers counts only where the server still loads after it.
+    What HEALTHCHECK answers counts only where the server still loads after it: each start takes
+    longer than the one before.
     """
     if not asked.ready:
         return Ending("loading", missed=_NOT_READY), None
-    profile, slow_kv = _slow_to_load(setting, kv)
-    arguments = server_args(profile, slow_kv, setting.flags)
     for left in reversed(range(_TRIES)):
+        profile, slow_kv = _slow_to_load(setting, kv, _SLOW_TOKENS << (_TRIES - 1 - left))
+        arguments = server_args(profile, slow_kv, setting.flags)
         with setting.target.serve(arguments, setting.model) as serving:
             if not _seen_loading(serving, setting):
                 continue
@@ -173,15 +174,15 @@ def interrupted(setting: Setting, kv: Kv, asked: Launched) -> tuple[Ending, Chec
     return Ending("loading", missed=f"it was never seen loading in {_TRIES} starts"), None
 
 
-def _slow_to_load(setting: Setting, kv: Kv) -> tuple[Profile, Kv]:
+def _slow_to_load(setting: Setting, kv: Kv, tokens: int) -> tuple[Profile, Kv]:
     """The profile with so long a context in f16 that a small model's cache is slow to clear.
 
-    256 MiB with the scripted model: it loads for 50 ms else, in which no question has an answer. A
-    real model takes long enough to load.
+    32768 tokens are 256 MiB with the scripted model: it loads for 50 ms else, in which no question
+    has an answer. A real model takes long enough to load.
     """
     if setting.script is None:
         return setting.profile, kv
-    longest = max(setting.profile.slot_tokens, _SLOW_TOKENS // setting.profile.parallel)
+    longest = max(setting.profile.slot_tokens, tokens // setting.profile.parallel)
     return replace(setting.profile, slot_tokens=longest), KV_F16
 
 

@@ -27,8 +27,8 @@ def healthcheck(command: CheckCommand | None, answers: Answers, port: int) -> Fi
     """Whether HEALTHCHECK says yes where it should, and no where it should.
 
     A check whose words name the default port in the clear is about that port alone, as llama.cpp's
-    own images have it; any other has to follow the server to another port. That it says no where
-    none listens is needed for a pass. A server may be ready too soon to be asked while it loads.
+    own images have it; any other has to follow the server to another port. For a pass it has to
+    have said no where none listens, and beside one that loads: one may be ready too soon for that.
     """
     if command is None:
         return Finding(PROBE, "fail", EXPECTED, "the image has no HEALTHCHECK")
@@ -48,7 +48,8 @@ def healthcheck(command: CheckCommand | None, answers: Answers, port: int) -> Fi
     ]
     if answers.moved is not None and not answers.moved.healthy:
         words.append(f"it is about port {port} alone")
-    known = answers.nobody is not None and (fixed or answers.moved is not None)
+    said_no = answers.nobody is not None and answers.loading is not None
+    known = said_no and (fixed or answers.moved is not None)
     return Finding(PROBE, "pass" if known else "unproven", EXPECTED, "; ".join(words))
 
 

@@ -149,9 +149,16 @@ def _streams(server: Server) -> Seen:
     pace = streaming.pace(server, CHAT)
     if pace.delivery == "whole":
         return Seen((f"{CHAT} as a stream is handed over whole: {pace.words}",))
+    after = ""
+    if pace.token_s is not None and not any("not available" in one for one in notes):
+        of_messages = streaming.pace_of_messages(server, pace.token_s)
+        if of_messages.delivery == "whole":
+            return Seen((f"{MESSAGES} as a stream is handed over whole: {of_messages.words}",))
+        if of_messages.delivery == "unknown":
+            after = f", too brief there to see them come ({of_messages.words})"
     unknown = f"how a stream is handed over is not known ({pace.words})"
     return Seen(
-        note=f"the same in streams: {', '.join(notes)}",
+        note=f"the same in streams: {', '.join(notes)}{after}",
         unproven=unknown if pace.delivery == "unknown" else "",
     )
 

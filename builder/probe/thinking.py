@@ -26,6 +26,10 @@ Text takes a byte or more a token, so whatever is counted beyond that was never 
 ends the answer; a real model may open and close an empty thought.
 """
 
+_LONGEST_TOKEN = 128
+_APART = 1
+"""Whether the token that ends an answer is counted may differ."""
+
 _MESSAGE_FIELDS = {"role", "content", "reasoning_content"}
 _BLOCK_FIELDS = {"type", "text"}
 _THOUGHT_BLOCKS = {"thinking", "redacted_thinking"}
@@ -173,13 +177,20 @@ def _fault(reply: Reply, script: Script | None) -> str:
         return reply.stray
     if script and reply.text != script.reply:
         return f"the text is not {script.reply!r}"
-    return _usage_fault(reply.prompt_tokens, reply.tokens)
+    return _usage_fault(reply.prompt_tokens, reply.tokens, reply.thought + reply.text, script)
 
 
-def _usage_fault(prompt_tokens: object, tokens: object) -> str:
-    if _positive(tokens) and _positive(prompt_tokens):
-        return ""
-    return f"usage: prompt {quoted(prompt_tokens)}, answer {quoted(tokens)}"
+def _usage_fault(prompt_tokens: object, tokens: object, shown: str, script: Script | None) -> str:
+    """What is wrong with what was counted: nothing at all, or less than was read and shown.
+
+    Each byte is a token of our models; a real model's token has `_LONGEST_TOKEN` bytes at most.
+    """
+    longest = 1 if script else _LONGEST_TOKEN
+    for tokens_, text in ((prompt_tokens, QUESTION), (tokens, shown)):
+        least = max(1, len(text.encode()) // longest)
+        if type(tokens_) is not int or tokens_ < least:
+            return f"usage: prompt {quoted(prompt_tokens)}, answer {quoted(tokens)}"
+    return ""
 
 
 def _in_streams(server: Server, replies: tuple[Reply, ...]) -> tuple[list[str], list[str]]:
@@ -194,8 +205,10 @@ def _in_streams(server: Server, replies: tuple[Reply, ...]) -> tuple[list[str], 
         streamed = read(server, reply.api, _question(server, MOST_TOKENS))
         if streamed.fault and streamed.tokens is None:
             open_.append(f"{reply.api} as a stream counts nothing: {streamed.fault}")
-        elif why := _stream_fault(streamed, server.script, on=bool(server.profile.thinking)):
-            faults.append(f"{reply.api} as a stream: {why}")
+            continue
+        on = bool(server.profile.thinking)
+        why = _stream_fault(streamed, server.script, on=on) or _count_fault(streamed, reply)
+        faults += [f"{reply.api} as a stream: {why}"] if why else []
     return faults, open_
 
 
@@ -206,7 +219,24 @@ def _stream_fault(streamed: Streamed, script: Script | None, *, on: bool) -> str
     if on and not streamed.thought:
         return "no reasoning"
     hidden = "" if on else _hidden(streamed.text, streamed.tokens, script)
-    return hidden or _usage_fault(streamed.prompt_tokens, streamed.tokens)
+    shown = streamed.thought + streamed.text
+    return hidden or _usage_fault(streamed.prompt_tokens, streamed.tokens, shown, script)
+
+
+def _count_fault(streamed: Streamed, whole: Reply) -> str:
+    """What is wrong with a stream's count of tokens, held against its pieces and the whole answer.
+
+    A piece may have no token of its own; but half as many tokens as pieces are too few.
+    """
+    tokens = streamed.tokens
+    if not isinstance(tokens, int) or not isinstance(whole.tokens, int):
+        return ""
+    if 2 * tokens < streamed.pieces:
+        return f"{tokens} tokens counted in {streamed.pieces} pieces"
+    same = (streamed.thought, streamed.text) == (whole.thought, whole.text)
+    if same and abs(tokens - whole.tokens) > _APART:
+        return f"{tokens} tokens counted, {whole.tokens} for the same in one piece"
+    return ""
 
 
 def _unfinished(replies: tuple[Reply, ...]) -> list[str]:
@@ -350,7 +380,3 @@ def _only(fields: object, key: str) -> object:
 
 def _items(fields: object) -> Iterator[tuple[str, object]]:
     yield from fields.items() if isinstance(fields, dict) else ()
-
-
-def _positive(count: object) -> bool:
-    return type(count) is int and count > 0

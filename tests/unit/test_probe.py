@@ -465,6 +465,8 @@ def around(field: str, text: str) -> dict[str, Reaction]:
         (chats(content="OK", tokens=0), "usage: prompt 47, answer 0"),
         (chats(content="OK", tokens=None), "usage: prompt 47, answer None"),
         (chats(content="OK", tokens=True), "usage: prompt 47, answer True"),
+        (chats(content="OK", tokens=1), "usage: prompt 47, answer 1"),
+        (messages(bad.TEXT, tokens=1), "usage: prompt 47, answer 1"),
         (chats(content="OK", tokens=8), "more tokens than the text can have: 4"),
         ({CHAT: saying(200, {"choices": []})}, '200 {"choices": []}'),
         (around("error", "no"), "no completion"),
@@ -544,7 +546,10 @@ def test_thinking_on_passes(serve: Serve) -> None:
     ("reactions", "why"),
     [
         ({}, "no reasoning"),
-        (chats(content="OK", reasoning_content="another"), "the reasoning is not 'hm'"),
+        (
+            chats(content="OK", reasoning_content="another", tokens=9),
+            "the reasoning is not 'hm'",
+        ),
         (chats(content="", reasoning_content="hm"), "the text is not 'OK'"),
         (chats(content="<think>hm</think>OK"), "a thinking mark in content"),
     ],
@@ -587,6 +592,24 @@ OVERCOUNTED_CHAT = bad.both(
 OVERCOUNTED_MESSAGE = bad.both(
     bad.messages_body(bad.TEXT), bad.message_events(*bad.OK_DELTAS, tokens=30)
 )
+UNDERCOUNTED_CHAT = bad.both(
+    bad.chat_body(content="OK"), bad.chat_events({"content": "OK"}, tokens=1)
+)
+UNDERCOUNTED_MESSAGE = bad.both(
+    bad.messages_body(bad.TEXT), bad.message_events(*bad.OK_DELTAS, tokens=1)
+)
+OF_A_SHORT_PROMPT = bad.both(
+    bad.chat_body(content="OK"),
+    [
+        bad.chat_event(content="OK"),
+        bad.chat_end(1)[0],
+        {"choices": [], "usage": {"completion_tokens": 3, "prompt_tokens": 5}},
+        "[DONE]",
+    ],
+)
+COUNTED_APART = bad.both(
+    bad.chat_body(content="OK", tokens=2), bad.chat_events({"content": "OK"}, tokens=4)
+)
 THINKS_IN_MESSAGE_STREAMS = bad.both(
     bad.messages_body(bad.TEXT), bad.message_events(bad.THOUGHT_DELTA, *bad.OK_DELTAS)
 )
@@ -596,6 +619,13 @@ THINKS_IN_MESSAGE_STREAMS = bad.both(
     ("reactions", "observed"),
     [
         ({CHAT: UNCOUNTED_CHAT}, f"{CHAT} as a stream: usage: prompt 47, answer 0"),
+        ({CHAT: UNDERCOUNTED_CHAT}, f"{CHAT} as a stream: usage: prompt 47, answer 1"),
+        ({MESSAGES: UNDERCOUNTED_MESSAGE}, f"{MESSAGES} as a stream: usage: prompt 47, answer 1"),
+        ({CHAT: OF_A_SHORT_PROMPT}, f"{CHAT} as a stream: usage: prompt 5, answer 3"),
+        (
+            {CHAT: COUNTED_APART},
+            f"{CHAT} as a stream: 4 tokens counted, 2 for the same in one piece",
+        ),
         ({CHAT: SILENT_CHAT}, f"{CHAT} as a stream: usage: prompt None, answer None"),
         ({MESSAGES: UNCOUNTED_MESSAGE}, f"{MESSAGES} as a stream: usage: prompt 47, answer 0"),
         (
@@ -617,6 +647,17 @@ def test_thoughts_and_usage_are_looked_for_in_streams_too(
 ) -> None:
     found = thinking(serve(reactions), control)
     assert (found.status, found.observed) == ("fail", observed)
+
+
+def test_a_real_models_stream_counts_a_token_for_at_least_every_other_piece(
+    serve: Serve, control: Reasoning
+) -> None:
+    words = [{"content": f"{number} "} for number in range(9)]
+    whole = bad.chat_body(content="".join(one["content"] for one in words), tokens=5)
+    for tokens, status in ((5, "pass"), (4, "fail")):
+        answer = bad.both(whole, bad.chat_events(*words, tokens=tokens))
+        found = thinking(serve({CHAT: answer}, script=None), control)
+        assert found.status == status, found.observed
 
 
 def test_thinking_that_is_on_shows_in_streams_too(serve: Serve) -> None:
@@ -708,6 +749,14 @@ def handed_over_whole(reaction: Reaction) -> Reaction:
     return react
 
 
+def slow_messages(handler: Handler, body: Body) -> None:
+    """Messages whose stream is made token by token when thoughts are asked for."""
+    if not body.get("stream") or not bad.thinks(body):
+        return bad.messages(handler, body)
+    start, *pieces, delta, stop = bad.message_events(*[bad.THOUGHT_DELTA] * 40, tokens=40)
+    return handler.stream_pieces(start, *pieces, made=lambda _seconds: [delta, stop])
+
+
 CHAT_EVENTS = bad.chat_events({"content": "O"}, {"content": "K"})
 MESSAGE_EVENTS = bad.message_events(*bad.OK_DELTAS)
 CUT_SHORT = [{"choices": [{"finish_reason": "length", "delta": {}}]}, *bad.chat_end(1)[1:]]
@@ -785,6 +834,10 @@ def refuses_streams(handler: Handler, body: Body) -> None:
             {"/completion": handed_over_whole(bad.completion)},
             "/completion as a stream is handed over whole: 24 pieces came within",
         ),
+        (
+            {MESSAGES: handed_over_whole(slow_messages)},
+            f"{MESSAGES} as a stream is handed over whole: 40 tokens came within",
+        ),
         ({MESSAGES: saying(200, bad.messages_body(bad.TEXT))}, f"{MESSAGES} as a stream: no event"),
         ({CHAT: says_ok_to_all}, f"{CHAT} as a stream: no event"),
         ({"/no/such/path": saying(200, {})}, "an unknown path: 200"),
@@ -823,6 +876,13 @@ def differs_in_streams(times: int) -> Reaction:
         return bad.chat(handler, body)
 
     return react
+
+
+def test_messages_that_come_as_they_are_made_pass(serve: Serve) -> None:
+    found = load(serve({MESSAGES: slow_messages}))
+    assert found.status == "pass"
+    assert "too brief" not in found.observed
+    assert "too brief there to see them come" in load(serve()).observed
 
 
 def test_a_near_tie_of_a_real_model_is_no_fault_of_streams(serve: Serve) -> None:
