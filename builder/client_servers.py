@@ -24,7 +24,7 @@ def find(pins: Pins, name: str) -> Server:
     A container that wants an API key has it in a file, of which this is the first key. Raises
     UsageError for a profile that pins.toml lacks, or a file of keys that cannot be read.
     """
-    from builder import serve_plan
+    from builder import api_keys
 
     chosen = profiles.find(pins, name)
     one = _served(name)
@@ -32,7 +32,7 @@ def find(pins: Pins, name: str) -> Server:
         url = f"http://127.0.0.1:{chosen.port}"
         return Server(name, url, chosen.alias, embeddings=chosen.embeddings)
     key = one.spec.key_file
-    token = serve_plan.first_key(Path(key)) if key else TOKEN
+    token = api_keys.read(Path(key))[0] if key else TOKEN
     return Server(name, one.spec.url, one.spec.alias, token, embeddings=chosen.embeddings)
 
 

@@ -6,7 +6,7 @@ https://github.com/compose-spec/compose-spec/blob/main/spec.md
 from collections.abc import Sequence
 from typing import Any
 
-from builder import container
+from builder import container, restrictions
 from builder.errors import UsageError
 from builder.services import PREFIX, Service, conflicting
 
@@ -66,8 +66,12 @@ def _service(one: Service) -> dict[str, Any]:
         ],
         **({"user": one.user} if one.user else {}),
         **({"group_add": [str(group) for group in one.groups]} if one.groups else {}),
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
+        "cap_drop": list(restrictions.DROPPED),
+        "security_opt": list(restrictions.SECURITY),
+        "logging": {
+            "driver": restrictions.LOG_DRIVER,
+            "options": dict(restrictions.LOG_OPTIONS),
+        },
         "restart": "on-failure",
         **({"deploy": _gpus()} if one.gpu else {}),
     }

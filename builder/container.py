@@ -1,17 +1,18 @@
-"""Containers that `builder` runs: started from an image, reached over loopback, always removed."""
+"""Containers that `builder` runs: started from an image, asked by this machine, always removed."""
 
 import contextlib
 import io
+import posixpath
 import secrets
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from builder import model_access, ownership, server_args, signals
+from builder import model_access, ownership, restrictions, server_args, signals
 from builder.engine import engine_errors, find_image, first_line
 from builder.errors import EngineError, RefNotFoundError
 from builder.serving import CheckCommand, CheckRun, State
@@ -42,6 +43,13 @@ SERVER_PORT = 8080
 
 LOOPBACK = "127.0.0.1"
 
+Reach = Literal["none", "host", "published"]
+"""Who reaches a container's server: nobody; this machine; whoever reaches its published port.
+
+The first two are for strangers' images, with all of `restrictions.sandbox`; a container of the last
+is one that a user wants served.
+"""
+
 _CHECK_S = 30.0  # how long the engine gives a HEALTHCHECK that says nothing of it
 _CHECK_POLL_S = 0.01
 _SHELL = ("/bin/sh", "-c")
@@ -54,6 +62,7 @@ _CHUNK = 1024 * 1024
 class Launch:
     """What to start. `port` is the port to publish at `host`; None lets the engine pick a free one.
 
+    `reach` is who reaches it; but for "published" nothing is published where that can be helped.
     `server_port` is the one that is listened on inside. `draft` is a second model, at DRAFT.
     `secrets` are files by their path inside: copied in, so that the engine tells nobody what is in
     them and a file that only its owner may read will do. `memory` is in bytes. `gpu`:
@@ -73,29 +82,39 @@ class Launch:
     memory: int | None = None
     gpu: bool = True
     entrypoint: list[str] | None = None
+    reach: Reach = "host"
+
+    @property
+    def sandboxed(self) -> bool:
+        """Whether it is a stranger's, which may reach and write nothing."""
+        return self.reach != "published"
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A started container. `user` is set when it runs as somebody else than the image says."""
+    """A started container. `user` is set when it runs as somebody else than the image says.
+
+    `port` is the one that its server is reached at, at `host`: None when nobody reaches it.
+    """
 
     name: str
     port: int | None
     user: str | None
     _handle: "DockerContainer"
+    host: str = LOOPBACK
 
     @property
     def url(self) -> str:
         """The base of its HTTP address, without a slash at the end.
 
-        Raises EngineError when the engine published no port: the container ended at once.
+        Raises EngineError when the engine gave it no address: the container ended at once.
         """
         if self.port is None:
-            raise EngineError(f"container {self.name} has no published port")
-        return f"http://{LOOPBACK}:{self.port}"
+            raise EngineError(f"container {self.name} has no address")
+        return f"http://{self.host}:{self.port}"
 
     def listens(self) -> bool:
-        """Whether it has a port: the engine gives one to no other container or program."""
+        """Whether it has an address: the engine gives one to no other container or program."""
         return self.port is not None
 
     def state(self) -> State:
@@ -223,13 +242,13 @@ def running(client: "DockerClient", launch: Launch) -> Iterator[Running]:
     model that the engine does not see, a GPU that it cannot hand on.
     """
     # Before anything that has to be taken back, which is asked of the engine too.
-    _require_local(client)
+    _require_local(client, launch)
     name = new_name()
     with signals.interrupting():
         try:
             handle, user = create(client, launch, name)
             start(handle, launch.host, launch.port)
-            yield Running(name, _published_port(handle, launch), user, handle)
+            yield _running(handle, launch, name, user)
         finally:
             remove(client, name)
 
@@ -241,7 +260,7 @@ def create(
 
     None: as its image says. Raises as `running` does; no container is left then.
     """
-    _require_local(client)
+    _require_local(client, launch)
     with engine_errors("describe itself"):
         info = client.info()
     files = {MODEL: launch.model, DRAFT: launch.draft}
@@ -251,7 +270,7 @@ def create(
     gpus = gpu_requests(info) if launch.gpu else []
     # An interrupted call may leave a container that nobody knows of: it has to come back.
     with signals.held(), engine_errors("create a container"):
-        handle = _create(client, launch, access, gpus, name)
+        handle = _create(client, launch, access, gpus, info, name)
     copied = {path: file for path, file in files.items() if file and access[path].way == "copy"}
     try:
         for path, file in {**copied, **launch.secrets}.items():
@@ -273,8 +292,10 @@ def _user(access: Iterable[model_access.Access]) -> str | None:
     return next(iter(users), None)
 
 
-def _require_local(client: "DockerClient") -> None:
-    """A port published on the loopback of another machine is reached by nobody here."""
+def _require_local(client: "DockerClient", launch: Launch) -> None:
+    """A server on another machine's loopback or bridge is reached by nobody here."""
+    if launch.reach == "none":
+        return
     host = urlsplit(client.api.base_url).hostname
     if host not in {"localhost", "localnpipe", LOOPBACK, "::1"}:
         raise EngineError(
@@ -289,9 +310,16 @@ def _create(
     launch: Launch,
     access: Mapping[str, model_access.Access],
     gpus: "list[DeviceRequest]",
+    info: "Info",
     name: str,
 ) -> "DockerContainer":
     user = _user(access.values())
+    options = {**restrictions.always(), **_network(client, launch, info)}
+    if launch.sandboxed:
+        options |= restrictions.sandbox(info)
+    if launch.memory is not None:
+        # Else as much again may go to swap, and a server that swaps serves nobody.
+        options |= {"mem_limit": launch.memory, "memswap_limit": launch.memory}
     return client.containers.create(
         launch.image,
         command=launch.command,
@@ -299,29 +327,40 @@ def _create(
         name=name,
         environment=launch.env,
         labels={**labels(), **launch.labels},
-        ports={f"{launch.server_port}/tcp": (launch.host, launch.port)},  # type: ignore[dict-item]
-        mounts=_mounts({MODEL: launch.model, DRAFT: launch.draft}, access),
+        mounts=_mounts(launch, access),
         user=user,
         group_add=sorted({group for one in access.values() for group in one.groups}),
-        cap_drop=["ALL"] if user else [],
-        security_opt=["no-new-privileges"],
         device_requests=gpus,
-        mem_limit=launch.memory,
-        # Else as much again may go to swap, and a server that swaps serves nobody.
-        memswap_limit=launch.memory,
+        **options,
     )
 
 
-def _mounts(
-    files: Mapping[str, Path | None], access: Mapping[str, model_access.Access]
-) -> "list[Mount]":
+def _network(client: "DockerClient", launch: Launch, info: "Info") -> dict[str, Any]:
+    """Which network it is in, and what is published of it."""
+    if launch.reach == "none":
+        return {"network_mode": "none"}
+    if launch.reach == "host" and restrictions.reaches_containers(info):
+        return {"network": restrictions.join(client, restrictions.SANDBOX)}
+    ports = {f"{launch.server_port}/tcp": (launch.host, launch.port)}
+    return {"network": restrictions.join(client, restrictions.SERVED), "ports": ports}
+
+
+def _mounts(launch: Launch, access: Mapping[str, model_access.Access]) -> "list[Mount]":
+    """What it reads of this machine; and a volume for what is copied into a read-only root."""
     from docker.types import Mount
 
-    return [
+    files = {MODEL: launch.model, DRAFT: launch.draft}
+    mounts = [
         Mount(path, str(file.resolve()), type="bind", read_only=True)
         for path, file in files.items()
         if file and access[path].way == "mount"
     ]
+    copied = [path for path, file in files.items() if file and access[path].way == "copy"]
+    if not launch.sandboxed:
+        return mounts
+    folders = {posixpath.dirname(path) for path in [*copied, *launch.secrets]}
+    # Without a name: it goes with the container.
+    return mounts + [Mount(one, None, type="volume", no_copy=True) for one in sorted(folders)]
 
 
 def has_gpu(client: "DockerClient") -> bool:
@@ -351,7 +390,11 @@ def _copy_in(handle: "DockerContainer", source: Path, path: str) -> None:
     with source.open("rb") as file, engine_errors(f"take {source} in"):
         size = source.stat().st_size
         # The SDK hands the body to requests, which sends an iterator as it comes: no copy in memory
-        handle.put_archive("/", _tar(path.lstrip("/"), size, file))
+        # A read-only root takes nothing, a volume in it does.
+        folder, name = posixpath.split(path)
+        mounted = any(one["Destination"] == folder for one in handle.attrs["Mounts"])
+        where, entry = (folder, name) if mounted else ("/", path.lstrip("/"))
+        handle.put_archive(where, _tar(entry, size, file))
 
 
 def _tar(name: str, size: int, file: io.BufferedReader) -> Iterator[bytes]:
@@ -395,11 +438,17 @@ def _start_error(error: "APIError", host: str, port: int | None) -> EngineError:
     )
 
 
-def _published_port(handle: "DockerContainer", launch: Launch) -> int | None:
-    with engine_errors("name the published port"):
+def _running(handle: "DockerContainer", launch: Launch, name: str, user: str | None) -> Running:
+    """The container with the address that it is reached at, which one that has ended lacks."""
+    with engine_errors("name the container's address"):
         handle.reload()
-    bindings = handle.attrs["NetworkSettings"]["Ports"].get(f"{launch.server_port}/tcp")
-    return int(bindings[0]["HostPort"]) if bindings else None
+    settings = handle.attrs["NetworkSettings"]
+    if found := (settings.get("Ports") or {}).get(f"{launch.server_port}/tcp"):
+        return Running(name, int(found[0]["HostPort"]), user, handle)
+    own = (settings.get("Networks") or {}).get(restrictions.SANDBOX.name) or {}
+    if launch.reach == "host" and own.get("IPAddress"):
+        return Running(name, launch.server_port, user, handle, own["IPAddress"])
+    return Running(name, None, user, handle)
 
 
 def remove(client: "DockerClient", name: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from builder import container, engine, image_stream, paths, signals
+from builder import container, engine, image_stream, paths, restrictions, signals
 from builder.replace_files import write_atomically
 from builder.rule.subject import OURS
 
@@ -106,6 +106,8 @@ def _created(client: "DockerClient", image_id: str) -> "Iterator[Container]":
                 command=["never-started"],
                 name=container.new_name(),
                 labels=container.labels(),
+                network_mode="none",
+                **restrictions.always(),
             )
         yield handle
     finally:

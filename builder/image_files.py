@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from builder import elf, engine, image_stream, image_tree, signals
-from builder.container import gpu_requests, labels, new_name
+from builder import container, elf, engine, image_stream, image_tree
 from builder.image_tree import File, Layer
 from builder.printable import printable
 
@@ -214,25 +213,13 @@ def started(
     `gpu`: with all GPUs, if the engine has any. It runs while other things are done. Raises
     EngineError when it cannot be created.
     """
-    handle = None
+    launch = container.Launch(image_id, [argument], gpu=gpu, reach="none")
+    name = container.new_name()
     try:
-        # An interrupted call may leave a container that nobody knows of: it has to come back.
-        with signals.held(), engine.engine_errors("create a container"):
-            handle = client.containers.create(
-                image_id,
-                command=[argument],
-                name=new_name(),
-                labels=labels(),
-                network_mode="none",
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                device_requests=gpu_requests(client.info()) if gpu else [],
-            )
+        handle, _ = container.create(client, launch, name)
         yield Started(handle, _start(handle))
     finally:
-        if handle is not None:
-            with signals.held(), engine.engine_errors("remove a container"):
-                handle.remove(force=True, v=True)
+        container.remove(client, name)
 
 
 @dataclass(frozen=True, slots=True)

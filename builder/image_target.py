@@ -33,7 +33,7 @@ class ImageTarget:
 
     def output(self, *arguments: str) -> str:
         """What llama-server prints for these arguments until it ends, within ten seconds."""
-        launch = Launch(self.image_id, list(arguments), dict(self.env), gpu=self.gpu)
+        launch = Launch(self.image_id, list(arguments), dict(self.env), gpu=self.gpu, reach="none")
         with container.running(self.client, launch) as running:
             started = time.monotonic()
             while running.state().running and time.monotonic() - started < _ANSWER_S:
@@ -50,7 +50,14 @@ class ImageTarget:
         if command is None:
             return None
         first, *rest = command.words
-        launch = Launch(self.image_id, rest, dict(self.env), entrypoint=[first], gpu=False)
+        launch = Launch(
+            self.image_id,
+            rest,
+            dict(self.env),
+            entrypoint=[first],
+            gpu=False,
+            reach="none",
+        )
         with container.running(self.client, launch) as running:
             started = time.monotonic()
             while (state := running.state()).running:

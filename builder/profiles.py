@@ -4,13 +4,17 @@ The smoke, `builder serve`, and the files that others start servers from all tak
 """
 
 import difflib
+import itertools
 
 from builder import container
 from builder.errors import UsageError
 from builder.model import Kv, Pins, Profile, Variant
 from builder.pins_problems import suggestion
 from builder.rule.printed import offered
-from builder.server_args import known_flags, lacking, server_args
+from builder.server_args import LOG_LEVEL, known_flags, lacking, log_levels, server_args
+
+CORS = "--cors-origins"
+_LOGS_PROMPTS = ("-v", "--verbose", "--log-verbose", "--verbose-prompt", "--log-prompts-dir")
 
 KEY = "/run/api-key"
 """Where the file of API keys lies inside the container."""
@@ -41,14 +45,47 @@ def kv_of(profile: Profile, variant: Variant | None) -> Kv:
     return Kv(variant.smoke_kv, variant.smoke_kv)
 
 
-def command(profile: Profile, kv: Kv, flags: frozenset[str], *, key: bool = False) -> list[str]:
+def command(profile: Profile, kv: Kv, help_text: str, *, key: bool = False) -> list[str]:
     """What llama-server is told in a container: the model at container.MODEL, the profile's words.
 
-    It listens where the image says, 0.0.0.0:8080 inside. `flags` are those that `--help` lists,
-    empty: all are taken as known. `key`: a file of API keys lies at KEY.
+    It listens where the image says, 0.0.0.0:8080 inside. `help_text` is what its `--help` prints;
+    empty: all flags are taken as known. It logs down to info: prompts are logged further down.
+    `key`: a file of API keys lies at KEY; without one pages of other origins than this machine's
+    may not read answers, where the commit has a flag for that.
     """
+    flags = known_flags(help_text)
+    closed = [CORS, "localhost"] if not key and CORS in flags else []
     locked = ["--api-key-file", KEY] if key else []
-    return ["-m", container.MODEL, *server_args(profile, kv, flags), *locked]
+    words = server_args(profile, kv, flags, log_levels(help_text).get("info"))
+    return ["-m", container.MODEL, *closed, *words, *locked]
+
+
+def cautions(profile: Profile, help_text: str, *, key: bool) -> list[str]:
+    """What a user must not miss of who may ask this server, and of what its log keeps.
+
+    `help_text` empty: nothing is known of the commit. `key`: clients need an API key.
+    """
+    found = []
+    if not key and help_text and CORS not in known_flags(help_text):
+        found.append(
+            "no API key, and this commit lets every web page that a browser on this machine opens "
+            "ask the server (CORS *): --api-key-file FILE"
+        )
+    if said := _logs_prompts(profile, help_text):
+        found.append(f"{said} in the profile's flags writes prompts and answers to the log")
+    return found
+
+
+def _logs_prompts(profile: Profile, help_text: str) -> str:
+    """The profile's own words that make the server log what it is asked; empty: none."""
+    # Commits that name no levels have debug at 1.
+    debug = log_levels(help_text).get("debug", 1)
+    for word, value in itertools.pairwise([*profile.flags, ""]):
+        if word in _LOGS_PROMPTS:
+            return word
+        if word in LOG_LEVEL and value.isdecimal() and int(value) >= debug:
+            return f"{word} {value}"
+    return ""
 
 
 def require_flags(name: str, profile: Profile, flags: frozenset[str], image: str) -> None:

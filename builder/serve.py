@@ -9,12 +9,12 @@ import hashlib
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from builder import kept_log, paths, serve_plan, server_words, waiting
+from builder import api_keys, kept_log, paths, serve_plan, server_words, waiting
 from builder.engine import engine_errors
 from builder.errors import BuilderError, UsageError
 from builder.locks import locked
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import requests
 
 _ASK_S = 1.0
+_KEYLESS_S = 10.0
 _EMBEDDING_S = 60.0
 
 State = Literal["ready", "loading", "silent", "restarting", "stopped"]
@@ -320,7 +321,33 @@ def _await(
         wait = waiting.until_over(look, timeout_s, progress)
         if wait.phase is not Phase.READY:
             raise _not_up(one, wait, results, progress)
+        if one.spec.key_file:
+            require_locked(server)
         return told_apart(server, profile) if profile else []
+
+
+def require_locked(server: Server) -> None:
+    """A server with a file of API keys turns away who has none, and takes the one of the session.
+
+    Raises NotServedError otherwise.
+    """
+    with probe_server.session() as stranger:
+        keyless = replace(server, session=stranger)
+        answers = [
+            probe_server.get(keyless, "/props"),
+            probe_server.post(keyless, "/v1/chat/completions", {}, _KEYLESS_S),
+        ]
+    for answer in answers:
+        if answer.status not in probe_server.REFUSED:
+            raise NotServedError(
+                "it serves whoever asks, without an API key",
+                why=f"asked without one it should answer 401, and it said {answer}",
+                hint="see its file of API keys: one key a line",
+            )
+    if why := probe_server.refused(server):
+        raise NotServedError(
+            why, hint="see its file of API keys: one key a line, without spaces around it"
+        )
 
 
 def _not_up(one: Served, wait: Wait, results: Path, progress: Progress) -> NotServedError:
@@ -340,7 +367,7 @@ def _asking(one: Served) -> Iterator[Server]:
     with probe_server.session() as session:
         if one.spec.key_file:
             with contextlib.suppress(BuilderError):
-                key = serve_plan.first_key(Path(one.spec.key_file))
+                key = api_keys.read(Path(one.spec.key_file))[0]
                 session.headers["Authorization"] = f"Bearer {key}"
         yield Server(one.spec.url, session, Profile(one.spec.alias, 1, 1))
 
@@ -427,8 +454,22 @@ def settle(stack: Stack, timeout_s: float, results: Path, progress: Progress) ->
             progress.step(f"settle what a builder that was killed left of {new.profile}")
             _settle(stack, new, before, timeout_s, results, progress)
         elif _health(new) == "ok":
-            stack.confirm(new)
-            stack.settle_name(new)
+            _confirm_locked(stack, new, progress)
+
+
+def _confirm_locked(stack: Stack, new: Served, progress: Progress) -> None:
+    """It is served from now on, unless it lets in who has no key: then it stops."""
+    try:
+        with _asking(new) as server:
+            if new.spec.key_file:
+                require_locked(server)
+    except NotServedError as error:
+        progress.warn(f"{new.profile} is stopped: {error.what}")
+        stack.stop(new)
+        stack.remove(new)
+        return
+    stack.confirm(new)
+    stack.settle_name(new)
 
 
 def _settle(

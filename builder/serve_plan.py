@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import container, gguf_file, gpu_use, launch_advice, memory, paths, profiles, tags
+from builder import (
+    api_keys,
+    container,
+    gguf_file,
+    gpu_use,
+    launch_advice,
+    memory,
+    paths,
+    profiles,
+    tags,
+)
 from builder import pins as pins_file
 from builder.container import LOOPBACK, Launch
 from builder.errors import UsageError
@@ -89,8 +99,11 @@ def prepare(
     no_gpu = gpu_use.image_without_gpu(client, image_id, labels, pins, profile, env=profile.env)
     help_text = _help(client, image, image_id, progress, gpu=not no_gpu)
     profiles.require_known(request.profile, profile, kv, help_text, image)
+    if key_file is not None:
+        api_keys.require_readable(key_file, help_text, image)
+    warnings += profiles.cautions(profile, help_text, key=key_file is not None)
     warnings += _advice(pins, request, kv_variant=variant, model=model, draft=draft, no_gpu=no_gpu)
-    command = profiles.command(profile, kv, known_flags(help_text), key=key_file is not None)
+    command = profiles.command(profile, kv, help_text, key=key_file is not None)
     port = request.port or profile.port
     spec = Spec(
         alias=profile.alias,
@@ -119,26 +132,9 @@ def prepare(
         secrets={profiles.KEY: key_file} if key_file else {},
         memory=spec.memory,
         gpu=not no_gpu,
+        reach="published",
     )
     return Ready(request.profile, profile, spec, launch, str(kv), warnings)
-
-
-def first_key(file: Path) -> str:
-    """The first API key of a file as llama-server reads it: one a line, lines with # left out.
-
-    Raises UsageError when there is none.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--api-key-file {file} cannot be read", why=str(error)) from error
-    keys = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        raise UsageError(
-            f"--api-key-file {file} has no key",
-            hint=f"(umask 077; openssl rand -hex 32 > {file}) writes one",
-        )
-    return keys[0]
 
 
 def _check_access(host: str, key_file: Path | None) -> list[str]:
@@ -156,7 +152,7 @@ def _check_access(host: str, key_file: Path | None) -> list[str]:
         )
     if key_file is None:
         return []
-    first_key(key_file)
+    api_keys.read(key_file)
     if key_file.stat().st_mode & _OPEN:
         return [f"{key_file} may be read by other users: `chmod 600 {key_file}`"]
     return []

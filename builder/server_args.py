@@ -35,6 +35,16 @@ OPTIONS_FLAGS = {
 }
 """What the commands that start a server have an option for: no profile says it."""
 
+TELLS_ALL = 4
+"""The level at which every commit logs the KV cache's sizes, which lie above info in some.
+
+Some also log each request and each answer there: for servers that only builder asks.
+"""
+
+LOG_LEVEL = ("-lv", "--verbosity", "--log-verbosity")
+_LEVELS = re.compile(r"^-lv,.*(?:\n(?!-).*)*", re.MULTILINE)
+_NAMED = re.compile(r"- (\d+): ([a-z]+)")
+
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
 
@@ -44,10 +54,23 @@ def known_flags(help_text: str) -> frozenset[str]:
     return frozenset(flag for line in lines for flag in _FLAG.findall(line))
 
 
-def server_args(profile: Profile, kv: Kv, flags: frozenset[str]) -> list[str]:
-    """The profile's arguments: slots, types, thinking, layers on a GPU, a log that tells all.
+def log_levels(help_text: str) -> dict[str, int]:
+    """The names that this commit's `--help` gives to levels of its log, with their numbers.
+
+    Empty where it names none. At debug it writes each request and each answer down.
+    """
+    section = _LEVELS.search(help_text)
+    named = _NAMED.findall(section[0]) if section else []
+    return {name: int(number) for number, name in named}
+
+
+def server_args(
+    profile: Profile, kv: Kv, flags: frozenset[str], level: int | None = TELLS_ALL
+) -> list[str]:
+    """The profile's arguments: slots, types, thinking, layers on a GPU, how much is logged.
 
     Address, port and model are the target's own matter. `flags` empty: all are taken as known.
+    `level` is what the log goes down to; None: the server's default.
     The profile's own words come last: of two that say the same llama-server takes the later one.
     """
     missing = not_available(flags)
@@ -58,8 +81,7 @@ def server_args(profile: Profile, kv: Kv, flags: frozenset[str]) -> list[str]:
         *("-c", str(profile.context), "-np", str(profile.parallel)),
         *("-ctk", kv.k, "-ctv", kv.v, "-fa", "on"),
         *("-ngl", "0" if profile.gpu == "none" else EVERY_LAYER),
-        # Library messages, KV sizes among them, lie above the default verbosity.
-        *("-lv", "4"),
+        *(() if level is None else (LOG_LEVEL[0], str(level))),
         *(word for flag, value in optional if flag not in missing for word in (flag, *value)),
         *(word for flag, value in _chosen(profile).values() for word in (flag, *value)),
         *profile.flags,

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from builder import container, pins, profiles, server_args
+from builder import api_keys, container, pins, profiles, server_args
 from builder.errors import UsageError
 from builder.model import Pins, Profile, Variant
 from builder.model_access import COPY_BYTES, FileStatus, access_to
-from builder.server_args import known_flags
 
 LOOPBACK = "127.0.0.1"
 PREFIX = "turboquant"
@@ -130,10 +129,11 @@ def _service(name: str, profile: Profile, variant: Variant, options: Options) ->
         mounts.append(Mount(str(draft), server_args.DRAFT))
     if options.key_file is not None:
         key = _file(str(options.key_file), "file of API keys")
+        api_keys.read(key)
+        api_keys.require_readable(key, options.help_text, options.image)
         mounts.append(Mount(str(key), profiles.KEY))
     user, groups = _reader([Path(one.source) for one in mounts])
-    flags = known_flags(options.help_text)
-    words = profiles.command(profile, kv, flags, key=options.key_file is not None)
+    words = profiles.command(profile, kv, options.help_text, key=options.key_file is not None)
     card = bool(variant.architectures) if options.gpu is None else options.gpu
     return Service(
         profile=name,

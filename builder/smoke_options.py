@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import get_args
 
 from builder.errors import UsageError
@@ -33,28 +32,6 @@ class Options:
     timeout_s: float = 120.0
     answer_s: float | None = None
     api_key: str | None = field(default=None, repr=False)
-
-
-def read_api_key(path: Path) -> str:
-    """The first key of a file with a key a line, as `llama-server --api-key-file` reads it.
-
-    Raises UsageError for a file that cannot be read, has no key, or one that no header can hold.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"--api-key-file: {path} cannot be read",
-            why=str(error),
-            hint="name a file with the server's API key on its first line",
-        ) from error
-    key = next((line for line in lines if line.strip()), "")
-    if not key:
-        raise UsageError(f"{path} holds no API key", hint="write one on its first line")
-    if not key.isascii() or not key.isprintable() or key != key.strip():
-        why = "an HTTP header holds ASCII without spaces around it"
-        raise UsageError(f"the first line of {path} is not a valid API key", why=why)
-    return key
 
 
 def parse_kv(text: str) -> Kv:

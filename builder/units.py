@@ -4,11 +4,12 @@ systemd.unit(5), systemd.service(5), podman-systemd.unit(5).
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
+from builder import restrictions
 from builder.errors import UsageError
-from builder.services import Mount, Service, conflicting
+from builder.services import PREFIX, Mount, Service, conflicting
 
 Format = Literal["systemd", "quadlet"]
 
@@ -16,14 +17,20 @@ Format = Literal["systemd", "quadlet"]
 _HEALTHCHECK = "/usr/local/bin/healthcheck"
 
 _DOCKER = "/usr/bin/docker"
+_CREATE_NETWORK = restrictions.create_command(restrictions.SERVED)
 _MOUNTABLE = re.compile(r"[\w./@+=-]+")
 _PLAIN = re.compile(r"[\w./:@+=,-]+")
 
 Section = tuple[str, list[tuple[str, str]]]
 
+_NETWORK = f"{PREFIX}.network"
+_QUADLET_NETWORK: list[Section] = [
+    ("Network", [("NetworkName", restrictions.SERVED.name), ("Options", "isolate=true")])
+]
+
 
 def files(services: Sequence[Service], kind: Format) -> dict[str, str]:
-    """File name → text, one for each service.
+    """File name → text, one for each service; quadlets share a network, which is one more.
 
     Raises UsageError for a path that no mount option can say.
     """
@@ -35,7 +42,8 @@ def files(services: Sequence[Service], kind: Format) -> dict[str, str]:
             )
     make: Callable[[Service, Sequence[Service]], list[Section]]
     make, suffix = (_quadlet, "container") if kind == "quadlet" else (_unit, "service")
-    return {f"{one.name}.{suffix}": _text(make(one, services)) for one in services}
+    made = {f"{one.name}.{suffix}": _text(make(one, services)) for one in services}
+    return made | ({_NETWORK: _text(_QUADLET_NETWORK)} if kind == "quadlet" else {})
 
 
 def _unit(one: Service, services: Sequence[Service]) -> list[Section]:
@@ -43,11 +51,15 @@ def _unit(one: Service, services: Sequence[Service]) -> list[Section]:
     name = f"{one.name}.service"
     run = [
         *(_DOCKER, "run", "--rm", "--name", name, "--publish", one.published),
-        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-        *(word for mount in one.mounts for word in ("--mount", _mount(mount, "readonly"))),
-        *(word for key, value in one.env.items() for word in ("--env", f"{key}={value}")),
+        *("--network", restrictions.SERVED.name),
+        *_each("--cap-drop", restrictions.DROPPED),
+        *_each("--security-opt", restrictions.SECURITY),
+        *("--log-driver", restrictions.LOG_DRIVER),
+        *_each("--log-opt", [f"{key}={value}" for key, value in restrictions.LOG_OPTIONS.items()]),
+        *_each("--mount", [_mount(mount, "readonly") for mount in one.mounts]),
+        *_each("--env", [f"{key}={value}" for key, value in one.env.items()]),
         *(("--user", one.user) if one.user else ()),
-        *(word for group in one.groups for word in ("--group-add", str(group))),
+        *_each("--group-add", [str(group) for group in one.groups]),
         *(("--gpus", "all") if one.gpu else ()),
         one.image,
         *one.command,
@@ -60,6 +72,8 @@ def _unit(one: Service, services: Sequence[Service]) -> list[Section]:
     engine = [("Requires", "docker.service"), ("After", "docker.service network-online.target")]
     service = [
         ("Type", "exec"),
+        # One that is there already is no error.
+        ("ExecStartPre", f"-{_command([_DOCKER, *_CREATE_NETWORK])}"),
         ("ExecStart", _command(run)),
         ("ExecStartPost", _command(["/bin/sh", "-c", wait])),
         ("ExecStop", _command([_DOCKER, "stop", name])),
@@ -79,6 +93,11 @@ def _unit(one: Service, services: Sequence[Service]) -> list[Section]:
     ]
 
 
+def _each(option: str, values: Iterable[str]) -> list[str]:
+    """The option before each of its values."""
+    return [word for value in values for word in (option, value)]
+
+
 def _quadlet(one: Service, services: Sequence[Service]) -> list[Section]:
     body = [
         ("Image", _value(one.image)),
@@ -88,8 +107,11 @@ def _quadlet(one: Service, services: Sequence[Service]) -> list[Section]:
         *([("User", one.user)] if one.user else []),
         *(("GroupAdd", str(group)) for group in one.groups),
         *([("AddDevice", "nvidia.com/gpu=all")] if one.gpu else []),
-        ("DropCapability", "all"),
+        ("Network", _NETWORK),
+        *(("DropCapability", name.lower()) for name in restrictions.DROPPED),
         ("NoNewPrivileges", "true"),
+        # The journal has limits; what containers.conf may name in its place has none.
+        ("LogDriver", "journald"),
         # podman drops the HEALTHCHECK of an image in OCI's own format.
         # Its own time limit only judges a check that has ended (podman 5.4).
         ("HealthCmd", f"timeout 5 {_HEALTHCHECK}"),

@@ -63,7 +63,7 @@ def smoke(
     pins_file: PinsFile = None,
 ) -> None:
     """Start the target's server, ask it, stop it: exit 0 if no probe failed, 1 if one did."""
-    from builder import engine, paths, smoke_options, smoke_report
+    from builder import api_keys, engine, paths, smoke_options, smoke_report
     from builder import smoke as smokes
 
     everything, file = load(pins_file)
@@ -76,7 +76,7 @@ def smoke(
         require=smoke_options.parse_require(require or []),
         timeout_s=timeout,
         answer_s=answer_timeout,
-        api_key=smoke_options.read_api_key(api_key_file) if api_key_file else None,
+        api_key=api_keys.read(api_key_file)[0] if api_key_file else None,
     )
     if [image, url, binary].count(None) != 2:  # noqa: PLR2004
         raise UsageError("name one target", hint="an image, --url URL or --binary PATH")

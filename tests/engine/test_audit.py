@@ -11,7 +11,7 @@ import pytest
 from docker import DockerClient
 from docker.types import DeviceRequest
 
-from builder import container, image_files, receipt
+from builder import container, receipt
 from builder.audit import RULES, AuditReport, audit, to_json
 from builder.errors import RefNotFoundError, UsageError
 from builder.model import BaseImage, Pins, Receipt
@@ -126,7 +126,7 @@ def test_a_cpu_variant_is_read_beside_a_gpu_that_the_engine_cannot_give(
     run: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = DeviceRequest(driver="nvidia", count=-1, capabilities=[["gpu"]])
-    monkeypatch.setattr(image_files, "gpu_requests", lambda _info: [asked])
+    monkeypatch.setattr(container, "gpu_requests", lambda _info: [asked])
     assert statuses(run()) == {rule.__name__: "pass" for rule in RULES}
 
 

@@ -76,7 +76,7 @@ def world(
 def served(name: str, engine: DockerClient, image: str, model: Path) -> Iterator[Proxy]:
     """The shipped profile with one slot, and one thread: a busy machine delays two far more."""
     chosen = pins.load(PINS).profiles[name]
-    command = profiles.command(chosen, Kv("q8_0", "q8_0"), frozenset())
+    command = profiles.command(chosen, Kv("q8_0", "q8_0"), "")
     launch = Launch(image, [*command, "-np", "1", "-c", "32768", "-t", "1"], WAITING, model)
     with (
         container.running(engine, launch) as running,

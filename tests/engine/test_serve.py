@@ -1,5 +1,6 @@
 """Profiles served for real: started, swapped, stopped, and what goes wrong meanwhile."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -29,6 +30,7 @@ from tests.engine.second_engine import load, second_engine
 pytestmark = pytest.mark.engine
 
 KEY = "k-" + "0123456789abcdef" * 2
+MARK = "a-marked-prompt"
 Q4 = Kv("q4_0", "q4_0")
 
 # It ends itself, as nobody can stop it from, at the moment that is named.
@@ -89,6 +91,52 @@ def pins(real_pins: Pins) -> Pins:
         ),
     }
     return dataclasses.replace(real_pins, profiles=profiles)
+
+
+@pytest.fixture(scope="module")
+def debug_at_four_image(engine: DockerClient, mainline_cpu_image: str) -> Iterator[str]:
+    """The server with the levels of spiritbuun and TheTom: 4 is debug, and no 5."""
+    script = r"""#!/bin/bash
+args=("$@")
+for ((i = 0; i < $#; i++)); do
+  [[ ${args[i]} == -lv && ${args[i + 1]} -ge 4 ]] && args[i + 1]=5
+done
+[[ " $* " == *" --help "* ]] || exec "$0.real" "${args[@]}"
+"$0.real" "$@" | sed '/ - 4: trace/d; s/ - 5: debug/ - 4: debug/'
+"""
+    with bent(engine, mainline_cpu_image, "debug-at-four", script) as image:
+        yield image
+
+
+@pytest.fixture(scope="module")
+def keyless_image(engine: DockerClient, mainline_cpu_image: str) -> Iterator[str]:
+    """A server that ignores its file of API keys."""
+    script = r"""#!/bin/bash
+args=()
+while (($#)); do
+  if [[ $1 == --api-key-file ]]; then shift 2; else args+=("$1"); shift; fi
+done
+exec "$0.real" "${args[@]}"
+"""
+    with bent(engine, mainline_cpu_image, "keyless", script) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def bent(engine: DockerClient, base: str, name: str, script: str) -> Iterator[str]:
+    """The image with a script before its server, which is llama-server.real then."""
+    text = f"""FROM {base}
+USER root
+RUN mv /opt/llama/llama-server /opt/llama/llama-server.real
+COPY --chmod=755 <<'EOF' /opt/llama/llama-server
+{script}EOF
+USER 10001:10001
+"""
+    tag = f"turboquant-test-serve:{name}-{secrets.token_hex(4)}"
+    build = ["docker", "buildx", "build", "--quiet", "--provenance=false", "--load", "-t", tag, "-"]
+    subprocess.run(build, input=text, text=True, check=True, capture_output=True)
+    yield tag
+    engine.images.remove(tag, force=True)
 
 
 class Act:
@@ -172,7 +220,7 @@ def test_the_server_takes_every_key_of_a_profile(act: Act, tmp_path: Path) -> No
         cache_ram=64,
         cache_idle_slots=True,
         draft="draft.gguf",
-        flags=["--top-k", "1"],
+        flags=["--top-k", "1", "-lv", "4"],
         env={"OMP_WAIT_POLICY": "passive"},
     )
     up = act.serve("haiku", model=tmp_path / "model.gguf")
@@ -354,6 +402,76 @@ def test_a_key_comes_from_a_file_and_shows_nowhere(act: Act, tmp_path: Path) -> 
     assert KEY not in act.only().running_container.log()
     # Kept by what takes its place.
     assert ask(act.swap("sonnet").spec.url).status_code == 401
+
+
+@pytest.mark.parametrize("content", [b"# of the team\rs3cret\r", b"k\r\n", b"\xef\xbb\xbfk\n"])
+def test_keys_that_llama_server_reads_otherwise_leave_the_server_untouched(
+    content: bytes, act: Act, tmp_path: Path
+) -> None:
+    before = act.serve("haiku").spec
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match="line 1 has"):
+        act.swap("sonnet", host="0.0.0.0", key_file=file)  # noqa: S104
+    assert (act.only().spec, act.only().running) == (before, True)
+
+
+def test_a_server_that_has_no_key_of_its_file_is_not_up_and_the_old_one_is_back(
+    act: Act, tmp_path: Path, keyless_image: str
+) -> None:
+    act.serve("haiku")
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n", encoding="utf-8")
+    with pytest.raises(NotServedError, match="serves whoever asks") as caught:
+        act.swap("sonnet", image=keyless_image, host="0.0.0.0", key_file=file)  # noqa: S104
+    assert "haiku is back" in caught.value.why
+    assert act.only().profile == "haiku"
+
+
+# --- What a server's log keeps --------------------------------------------------------------------
+
+
+def whole_log(one: Served) -> str:
+    """All that the server wrote: it writes the last of it when it ends."""
+    one.handle.stop()
+    return one.running_container.log()
+
+
+@pytest.mark.parametrize("scale", ["debug at 5", "debug at 4"])
+def test_no_prompt_and_no_answer_is_in_a_log(
+    scale: str, act: Act, request: pytest.FixtureRequest
+) -> None:
+    image = "mainline_cpu_image" if scale == "debug at 5" else "debug_at_four_image"
+    up = act.serve("haiku", image=request.getfixturevalue(image))
+    chat = {"messages": [{"role": "user", "content": MARK}], "max_tokens": 8}
+    for path, body in {
+        "/v1/chat/completions": chat,
+        "/v1/messages": chat,
+        "/completion": {"prompt": MARK, "n_predict": 8},
+        "/tokenize": {"content": MARK},
+    }.items():
+        assert requests.post(f"{up.spec.url}{path}", json=body, timeout=60).status_code == 200
+    too_long = {"prompt": f"{MARK} " * 200, "n_predict": 8}
+    assert requests.post(f"{up.spec.url}/completion", json=too_long, timeout=60).status_code == 400
+    log = whole_log(act.only())
+    assert "stop processing" in log
+    assert MARK not in log
+
+
+def test_a_profile_that_has_prompts_logged_is_warned_of(act: Act, debug_at_four_image: str) -> None:
+    haiku = act.pins.profiles["haiku"]
+    act.pins.profiles["haiku"] = dataclasses.replace(haiku, flags=["-lv", "4"])
+    up = act.serve("haiku", image=debug_at_four_image)
+    assert any("-lv 4" in text and "prompts" in text for text in up.warnings)
+    body = {"messages": [{"role": "user", "content": MARK}], "max_tokens": 8}
+    requests.post(f"{up.spec.url}/v1/messages", json=body, timeout=60)
+    assert MARK in whole_log(act.only())
+
+
+def test_a_log_has_an_end(act: Act) -> None:
+    act.serve("haiku")
+    config = act.only().handle.attrs["HostConfig"]["LogConfig"]
+    assert config == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 
 
 # --- Two at once, and builders that are killed ----------------------------------------------------

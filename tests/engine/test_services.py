@@ -192,6 +192,10 @@ def test_podmans_generator_makes_units_that_systemd_takes(machine: Machine, pair
     assert "--device nvidia.com/gpu=all" in text
     assert f"--publish 127.0.0.1:{pair.first.port}:8080" in text
     assert "--health-on-failure kill" in text
+    assert "--network turboquant-served" in text
+    assert "--log-driver journald" in text
+    network = machine.must("cat", "/run/generated/turboquant-network.service")
+    assert "podman network create" in network
 
 
 def generated(machine: Machine, made: list[Service]) -> None:
@@ -215,8 +219,9 @@ def test_systemd_hands_on_each_word_as_it_is_meant(machine: Machine, pair: Pair,
         text = units.files([one], "systemd")[name]
     for program in ("/usr/bin/docker", "/usr/bin/podman"):
         text = text.replace(program, RECORDER)
-    # No server is there to wait for.
-    lines = [line for line in text.splitlines() if not line.startswith(("Type=", "Restart="))]
+    # No server is there to wait for, and nothing that makes a network.
+    without = ("Type=", "Restart=", "Requires=turboquant-network", "After=turboquant-network")
+    lines = [line for line in text.splitlines() if not line.startswith(without)]
     at = lines.index("[Service]") + 1
     machine.write(UNITS, {name: "\n".join([*lines[:at], "Type=oneshot", *lines[at:], ""])})
     machine.must("rm", "-f", RECORDED)

@@ -351,7 +351,7 @@ def unpacked(engine: DockerClient, image: str, root: Path) -> Path:
 def test_a_port_that_is_taken_is_named(engine: DockerClient, sleeping_image: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        launch = Launch(sleeping_image, port=port)
+        launch = Launch(sleeping_image, port=port, reach="published")
         with (
             pytest.raises(EngineError, match=f"port {port} on 127.0.0.1 is taken") as caught,
             container.running(engine, launch),
@@ -363,7 +363,7 @@ def test_a_port_that_is_taken_is_named(engine: DockerClient, sleeping_image: str
 def test_a_port_that_is_free_is_used(engine: DockerClient, sleeping_image: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with container.running(engine, Launch(sleeping_image, port=port)) as running:
+    with container.running(engine, Launch(sleeping_image, port=port, reach="published")) as running:
         assert running.url == f"http://127.0.0.1:{port}"
 
 

@@ -11,7 +11,7 @@ from builder import serve_report
 from builder.model import Profile
 from builder.probe import server as probe_server
 from builder.probe.server import Server
-from builder.serve import NotServedError, Row, Up, told_apart
+from builder.serve import NotServedError, Row, Up, require_locked, told_apart
 from builder.served import Spec
 from tests import misbehaving as bad
 from tests.misbehaving import Reaction, saying
@@ -49,6 +49,38 @@ def test_another_alias_is_another_server(start):
 def test_other_slots_than_asked_for_are_told(start):
     more = dataclasses.replace(PROFILE, slot_tokens=1024)
     assert told_apart(start(), more) == ["it has 2 slots of 512 tokens, not 2 of 1024"]
+
+
+def keyed(handler: bad.Handler, _body: object) -> None:
+    """A server that has one key."""
+    known = handler.headers["Authorization"] == "Bearer sesame"
+    handler.say(200 if known else 401, {})
+
+
+ASKED = {"/props": keyed, "/v1/chat/completions": keyed}
+
+
+def with_key(server: Server) -> Server:
+    server.session.headers["Authorization"] = "Bearer sesame"
+    return server
+
+
+def test_a_server_with_keys_lets_in_its_own_and_nobody_else(start):
+    require_locked(with_key(start(ASKED)))
+
+
+@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("status", [200, 400, 404, 500])
+def test_a_server_that_answers_without_a_key_is_not_up(start, path, status):
+    server = with_key(start({**ASKED, path: saying(status, {})}))
+    with pytest.raises(NotServedError, match="serves whoever asks"):
+        require_locked(server)
+
+
+def test_a_server_that_does_not_take_its_own_key_is_not_up(start):
+    server = start(dict.fromkeys(ASKED, saying(401, {})))
+    with pytest.raises(NotServedError, match="does not take this API key"):
+        require_locked(with_key(server))
 
 
 def test_an_embedder_is_asked_for_a_vector(start):

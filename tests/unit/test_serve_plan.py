@@ -40,16 +40,6 @@ def test_a_file_that_others_read_is_warned_of(tmp_path: Path):
     assert "may be read by other users" in told
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# only a remark\n"])
-def test_a_file_without_a_key_locks_nothing(text: str, tmp_path: Path):
-    with pytest.raises(UsageError, match="has no key"):
-        serve_plan.first_key(key_file(tmp_path, text))
-
-
-def test_the_first_line_that_is_no_remark_is_the_key(tmp_path: Path):
-    assert serve_plan.first_key(key_file(tmp_path, "# mine\n\nabc\ndef\n")) == "abc"
-
-
 @pytest.mark.parametrize(
     ("host", "url"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from builder import compose, services, units
+from builder import compose, restrictions, services, units
 from builder.errors import UsageError
 from builder.model import Pins, Profile
 from builder.services import Options
@@ -122,6 +122,41 @@ def test_the_key_is_a_file_and_never_a_word(everything: Pins, model: Path, tmp_p
     assert one.published == "[::1]:8080:8080"
 
 
+@pytest.mark.parametrize("content", [b"# a\rs3cret\r", b"k\r\n", b"", b"\xef\xbb\xbfk\n"])
+def test_keys_that_llama_server_reads_otherwise_are_refused(
+    everything: Pins, model: Path, tmp_path: Path, content: bytes
+):
+    key = tmp_path / "key"
+    key.write_bytes(content)
+    with pytest.raises(UsageError, match=r"line 1 has|has no key"):
+        made(everything, model, "haiku", host="0.0.0.0", key_file=key)  # noqa: S104
+
+
+def test_every_way_to_serve_drops_the_same_and_keeps_a_log_with_an_end(
+    everything: Pins, model: Path
+):
+    found = made(everything, model, "haiku")
+    (service,) = yaml.safe_load(compose.to_yaml(found))["services"].values()
+    served = restrictions.always()
+    assert service["cap_drop"] == served["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == served["security_opt"] == ["no-new-privileges"]
+    assert service["logging"]["driver"] == served["log_config"].type == "json-file"
+    assert service["logging"]["options"] == served["log_config"].config
+    assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+    unit = units.files(found, "systemd")["turboquant-haiku.service"]
+    for words in (
+        *("--cap-drop ALL", "--security-opt no-new-privileges", "--log-driver json-file"),
+        *("--log-opt max-size=10m", "--log-opt max-file=3", "--network turboquant-served"),
+    ):
+        assert f" {words} " in unit
+    quadlet = units.files(found, "quadlet")["turboquant-haiku.container"].splitlines()
+    for line in (
+        *("DropCapability=all", "NoNewPrivileges=true", "LogDriver=journald"),
+        "Network=turboquant.network",
+    ):
+        assert line in quadlet
+
+
 def test_a_word_that_is_no_address_is_refused(everything: Pins, model: Path):
     with pytest.raises(UsageError, match="is no address"):
         made(everything, model, "haiku", host="localhost")
@@ -212,8 +247,11 @@ def test_the_commands_write_files_and_say_what_is_not_checked(model: Path, tmp_p
     assert "not checked against registry.example/none:such" in result.stderr
     assert list(yaml.safe_load((tmp_path / "compose.yaml").read_text())["services"]) == ["haiku"]
     result = builder("unit", "haiku", *shared, "--format", "quadlet", "--out", tmp_path)
-    assert result.stdout == f"{tmp_path / 'turboquant-haiku.container'}\n"
-    assert "Image=registry.example/none:such" in (tmp_path / result.stdout.strip()).read_text()
+    assert result.stdout.splitlines() == [
+        str(tmp_path / name) for name in ("turboquant-haiku.container", "turboquant.network")
+    ]
+    text = (tmp_path / "turboquant-haiku.container").read_text()
+    assert "Image=registry.example/none:such" in text
 
 
 def test_an_unknown_format_is_refused(model: Path):

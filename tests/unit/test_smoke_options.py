@@ -49,23 +49,5 @@ def test_one_target_is_wanted(words):
     assert "name one target" in result.stderr
 
 
-@pytest.mark.parametrize("text", ["sesame\nanother\n", "\n\nsesame", "sesame"])
-def test_the_first_line_of_a_file_of_api_keys_is_the_key(tmp_path, text):
-    file = tmp_path / "keys"
-    file.write_text(text)
-    assert smoke_options.read_api_key(file) == "sesame"
-
-
-@pytest.mark.parametrize(
-    "content", [None, b"", b"\n \n", b"\xff\xfe", "schlüssel".encode(), b" sesame", b"a\x07b"]
-)
-def test_a_file_without_an_api_key_is_a_usage_error(tmp_path, content):
-    file = tmp_path / "keys"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(UsageError, match=str(file)):
-        smoke_options.read_api_key(file)
-
-
 def test_no_report_shows_the_api_key():
     assert "sesame" not in repr(smoke_options.Options(api_key="sesame"))
