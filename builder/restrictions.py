@@ -33,7 +33,7 @@ _MEMORY_SHARE = 0.9
 _PROCESSES, _PROCESSES_PER_CPU = 512, 8
 _FIRST_TO_GO = 1000
 _CONFLICT = 409
-_ICC = "com.docker.network.bridge.enable_icc"
+ICC = "com.docker.network.bridge.enable_icc"
 _PURPOSE = f"{LABEL}.network"
 
 
@@ -112,7 +112,7 @@ def join(client: "DockerClient", network: Network) -> str:
                     network.name,
                     driver="bridge",
                     internal=network.internal,
-                    options={_ICC: "false"},
+                    options={ICC: "false"},
                     labels={_PURPOSE: network.name},
                 )
             except APIError as error:
@@ -123,7 +123,7 @@ def join(client: "DockerClient", network: Network) -> str:
             else:
                 return network.name
     attrs = found.attrs if found else {}
-    closed = (attrs.get("Options") or {}).get(_ICC) == "false"
+    closed = (attrs.get("Options") or {}).get(ICC) == "false"
     if bool(attrs.get("Internal")) != network.internal or not closed:
         raise EngineError(
             f"the engine's network {network.name} is not one that builder made",
@@ -135,7 +135,7 @@ def join(client: "DockerClient", network: Network) -> str:
 
 def create_command(network: Network) -> list[str]:
     """The words after `docker` that make the same network."""
-    words = ["--opt", f"{_ICC}=false", "--label", f"{_PURPOSE}={network.name}"]
+    words = ["--opt", f"{ICC}=false", "--label", f"{_PURPOSE}={network.name}"]
     internal = ["--internal"] if network.internal else []
     return ["network", "create", *internal, *words, network.name]
 

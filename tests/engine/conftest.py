@@ -72,6 +72,22 @@ def _nothing_dangling(engine: DockerClient) -> Iterator[None]:
     assert names() <= before
 
 
+@pytest.fixture(scope="module")
+def sleeping_image(engine: DockerClient, mainline_cpu_image: str) -> Iterator[str]:
+    """The good image, but what it starts never listens."""
+    made = engine.containers.create(mainline_cpu_image)
+    # A layer-less commit differs by its configuration alone.
+    image = made.commit(
+        conf={
+            "Entrypoint": ["bash", "-c", '[[ "$*" == *--help* ]] || sleep 60', "llama-server"],
+            "Cmd": [],
+        }
+    )
+    made.remove()
+    yield str(image.id)
+    engine.images.remove(image.id)
+
+
 @pytest.fixture
 def tiny_images(engine: DockerClient, tiny_pins: Path) -> Iterator[releasing.Tiny]:
     with releasing.tiny_images(engine, tiny_pins.parent) as images:

@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,6 @@ pytestmark = pytest.mark.engine
 Smoke = Callable[..., SmokeReport]
 
 # It answers --help, and no other question.
-SLEEPING = ["bash", "-c", '[[ "$*" == *--help* ]] || sleep 60', "llama-server"]
 
 CHILD = """
 import pathlib, sys
@@ -99,17 +98,6 @@ def run(
 def good(engine: DockerClient, mainline_cpu_image: str, real_pins: Pins) -> SmokeReport:
     """The report on the good image, as its variant asks for it."""
     return smoke_image(engine, mainline_cpu_image, real_pins, Options(), Path(), Silent())
-
-
-@pytest.fixture(scope="module")
-def sleeping_image(engine: DockerClient, mainline_cpu_image: str) -> Iterator[str]:
-    """The good image, but what it starts never listens."""
-    made = engine.containers.create(mainline_cpu_image)
-    # A layer-less commit differs by its configuration alone.
-    image = made.commit(conf={"Entrypoint": SLEEPING, "Cmd": []})
-    made.remove()
-    yield str(image.id)
-    engine.images.remove(image.id)
 
 
 @pytest.fixture(scope="module")
