@@ -428,6 +428,30 @@ def test_a_server_that_has_no_key_of_its_file_is_not_up_and_the_old_one_is_back(
     assert act.only().profile == "haiku"
 
 
+def test_no_other_container_asks_a_served_one(
+    act: Act, engine: DockerClient, sleeping_image: str
+) -> None:
+    act.serve("haiku")
+    act.serve("embed")
+    served = {one.profile: one.handle for one in act.stack.all()}
+    place = served["haiku"].attrs["NetworkSettings"]["Networks"]["turboquant-served"]["IPAddress"]
+    asks = ["timeout", "3", "bash", "-c", f"exec 3<>/dev/tcp/{place}/8080"]
+    plain = engine.containers.run(sleeping_image, detach=True)
+    try:
+        assert plain.exec_run(asks).exit_code != 0
+    finally:
+        plain.remove(force=True)
+    assert served["embed"].exec_run(asks).exit_code != 0
+    assert served["haiku"].exec_run(asks).exit_code == 0
+
+
+def test_a_served_container_has_no_capability(act: Act) -> None:
+    act.serve("haiku")
+    status = act.only().handle.exec_run(["cat", "/proc/1/status"]).output.decode()
+    assert "CapEff:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+
+
 # --- What a server's log keeps --------------------------------------------------------------------
 
 

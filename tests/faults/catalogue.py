@@ -207,6 +207,14 @@ AFTER = (
 )
 """What cannot be asked once the server has died under load."""
 
+NEVER_READY = tuple(
+    Change(_smoke(name), "unproven", "the server was not ready")
+    for name in (
+        *("identity", "slots", "thinking", "thinking_by_request", "load", "determinism"),
+        *("kv", "stop", "healthcheck"),
+    )
+)
+
 FAULTS = (
     # What the image holds.
     Fault(
@@ -432,6 +440,14 @@ FAULTS = (
         "wrapper",
         'ENV DROP="--reasoning --chat-template-kwargs"',
         _smoke("thinking"),
+    ),
+    # A container of Docker's own settings lets it.
+    Fault(
+        "writes files beside its program",
+        "wrapper",
+        "ENV WRITES=/home/llama/state",
+        _smoke("ready"),
+        NEVER_READY,
     ),
     Fault("alias missing", "wrapper", "ENV DROP=--alias", _smoke("identity")),
     # Aliases add up, and the server puts them in alphabetical order.

@@ -4,10 +4,12 @@
 #   DROP      flags that are left out, with their values
 #   ADD       words that are added
 #   ADD_KV    words that are added where the type of K is not f16
+#   WRITES    a file that it has to write first
 #   LOG_SAYS  a sed script for what it logs
 args=()
 kv=f16
 if [[ " $* " == *" -m "* ]]; then
+  if [[ -n $WRITES ]]; then echo here >"$WRITES" || exit 1; fi
   while (($#)); do
     [[ $1 == -ctk ]] && kv=$2
     if [[ " $DROP " == *" $1 "* ]]; then
