@@ -52,7 +52,8 @@ KINDS: Mapping[str, Any] = {
 OURS = (SOURCE, sbom.MEDIA_TYPE, provenance.MEDIA_TYPE, EVIDENCE)
 """The types that `attach` makes."""
 
-ARCHIVE, SBOM, PROVENANCE = "source.tar.gz", "sbom.spdx.json", "provenance.json"
+ARCHIVE = provenance.ARCHIVE
+SBOM, PROVENANCE = "sbom.spdx.json", "provenance.json"
 AUDIT, SMOKE = "audit.json", "smoke.json"
 
 _TAGS = (".sig", ".att")
@@ -173,6 +174,7 @@ def _documents(
     contents = image_contents.read(client, f"{release.repository}@{release.digest}")
     address = pins.forks[release.fork].url
     url = render.git_address(address) if address else ""
+    source_of = Document(ARCHIVE, source_archive.MEDIA_TYPE, archive)
     parts = sbom.document(
         release.repository,
         release.digest,
@@ -180,8 +182,8 @@ def _documents(
         contents,
         url=url,
         licence=sbom.licence(source_archive.text(archive, "LICENSE")),
+        archive=source_of.sha256,
     )
-    source_of = Document(ARCHIVE, source_archive.MEDIA_TYPE, archive)
     listed = _json(SBOM, sbom.MEDIA_TYPE, parts)
     evidence = [
         _json(AUDIT, "application/json", release.audit),

@@ -22,6 +22,7 @@ from builder.model import (
     Variant,
     Wheel,
 )
+from builder.redaction import redacted
 from builder.server_args import KEYS_FLAGS, OPTIONS_FLAGS
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -140,12 +141,25 @@ def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}; {suggestion(name, known)}"
 
 
+def _url_problems(url: str) -> Iterator[Problem]:
+    if redacted(url) != url:
+        yield (
+            "url",
+            (
+                "has a login in it, which images and pull requests would show: leave it out, "
+                "git has credential helpers for it (gitcredentials(7))"
+            ),
+        )
+    elif not _GIT_URL.fullmatch(url):
+        yield "url", f"{url!r} is not an https://, ssh:// or file:// address"
+
+
 def _fork_problems(fork: Fork) -> Iterator[Problem]:
     yield from _pin_problems(fork)
     if fork.url is None and fork.unpinned is None:
         yield "url", "is missing"
-    if fork.url is not None and not _GIT_URL.fullmatch(fork.url):
-        yield "url", f"{fork.url!r} is not an https://, ssh:// or file:// address"
+    if fork.url is not None:
+        yield from _url_problems(fork.url)
     if fork.branch is not None and not _BRANCH.fullmatch(fork.branch):
         yield "branch", f"{fork.branch!r} is no branch's name"
     folder = fork.codebooks

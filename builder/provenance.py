@@ -18,6 +18,9 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 BUILD_TYPE = "https://turboquant-builder.github.io/build/v1"
 """What the parameters below mean: those of `builder build`."""
 
+ARCHIVE = "source.tar.gz"
+"""What the packed source is called among the documents beside an image."""
+
 _BUILDER = "https://turboquant-builder.github.io/builder"
 _FULL = re.compile(r"[0-9a-f]{40}")
 
@@ -31,7 +34,8 @@ def statement(
     """What is stated of the image `repository@digest` that this receipt is of.
 
     `url` is the fork's, or ""; `beside` are the documents that go with the image: they are as
-    trustworthy as this statement, which names their sums.
+    trustworthy as this statement, which names their sums. A commit that nobody checked stands in
+    annotations alone, where no policy takes it for the source: that is the archive, by its sum.
     """
     finished = datetime.fromisoformat(receipt.created)
     started = finished - timedelta(seconds=receipt.duration_s)
@@ -45,10 +49,9 @@ def statement(
                 "externalParameters": {
                     "variant": receipt.variant,
                     "fork": receipt.fork,
-                    "ref": receipt.ref,
-                    "buildNumber": receipt.build_number,
+                    **({} if receipt.commit_claimed else _asked(receipt)),
                 },
-                "resolvedDependencies": [*_inputs(receipt, url)],
+                "resolvedDependencies": [_source(receipt, url, beside), *_inputs(receipt)],
             },
             "runDetails": {
                 "builder": {"id": _BUILDER, "version": {"turboquant-builder": __version__}},
@@ -61,19 +64,27 @@ def statement(
     }
 
 
-def _inputs(receipt: Receipt, url: str) -> Iterator[dict[str, Any]]:
-    source: dict[str, Any] = {
-        "name": "source",
-        "annotations": {"commit": receipt.commit, "claimed": receipt.commit_claimed},
-    }
+def _asked(receipt: Receipt) -> dict[str, Any]:
+    return {"ref": receipt.ref, "buildNumber": receipt.build_number}
+
+
+def _source(receipt: Receipt, url: str, beside: Sums) -> dict[str, Any]:
+    # A path of the machine that built is nobody's business.
+    origin = "a tree from disk" if receipt.source.startswith(FROM_DISK) else receipt.source
+    said = {"commit": receipt.commit, "claimed": receipt.commit_claimed, "origin": origin}
+    source: dict[str, Any] = {"name": "source"}
+    if receipt.commit_claimed:
+        if ARCHIVE in beside:
+            source["digest"] = {"sha256": beside[ARCHIVE]}
+        return {**source, "annotations": {**said, **_asked(receipt)}}
     if url:
         source["uri"] = f"git+{url}@{receipt.commit}"
     if _FULL.fullmatch(receipt.commit):
         source["digest"] = {"gitCommit": receipt.commit}
-    # A path of the machine that built is nobody's business.
-    origin = "a tree from disk" if receipt.source.startswith(FROM_DISK) else receipt.source
-    source["annotations"]["origin"] = origin
-    yield source
+    return {**source, "annotations": said}
+
+
+def _inputs(receipt: Receipt) -> Iterator[dict[str, Any]]:
     for one in receipt.bases:
         yield {
             "name": one.role,

@@ -33,16 +33,19 @@ def document(
     *,
     url: str,
     licence: str | None,
+    archive: str,
 ) -> dict[str, Any]:
     """The document about the image `repository@digest` that this receipt is of.
 
-    `url` is the fork's, or ""; `licence` an SPDX identifier that the fork's own tree names.
+    `url` is the fork's, or ""; `licence` an SPDX identifier that the fork's own tree names;
+    `archive` the SHA-256 of the packed source, which stands for a commit that nobody checked.
     """
     packages = [_package(one, contents.distribution) for one in contents.packages]
     ours = [one for one in contents.files if compiled_by_us(one.path)]
     toolkit = [one for one in contents.files if not compiled_by_us(one.path)]
+    version = "" if receipt.commit_claimed else receipt.commit
     parts = [
-        *([_part(_SERVER, "llama-server", receipt.commit, ours)] if ours else []),
+        *([_part(_SERVER, "llama-server", version, ours)] if ours else []),
         *([_part(_TOOLKIT, "CUDA toolkit", "", toolkit)] if toolkit else []),
     ]
     return {
@@ -57,7 +60,7 @@ def document(
         },
         "packages": [
             _image(repository, digest, receipt),
-            _fork(receipt, url, licence),
+            _fork(receipt, url, licence, archive),
             *(_base(one) for one in receipt.bases),
             *parts,
             *packages,
@@ -87,16 +90,23 @@ def _image(repository: str, digest: str, receipt: Receipt) -> dict[str, Any]:
     }
 
 
-def _fork(receipt: Receipt, url: str, known: str | None) -> dict[str, Any]:
+def _fork(receipt: Receipt, url: str, known: str | None, archive: str) -> dict[str, Any]:
     """The source. Where nobody checked the commit that is said; no path of a machine is told."""
     origin = receipt.source
     if origin.startswith(FROM_DISK):
         origin = "a tree from disk"
+    name = f"llama.cpp ({receipt.fork})"
     if receipt.commit_claimed:
-        origin += "; its commit is claimed, not checked"
+        made = _described(_FORK, name, "", "SOURCE")
+        return {
+            **{key: value for key, value in made.items() if key != "versionInfo"},
+            "checksums": [_sum("SHA256", archive)],
+            "sourceInfo": f"{origin}; its commit is claimed, not checked: {receipt.commit}",
+            "licenseDeclared": known or _UNKNOWN,
+        }
     address = f"git+{url}@{receipt.commit}" if url else _UNKNOWN
     found = {
-        **_described(_FORK, f"llama.cpp ({receipt.fork})", receipt.commit, "SOURCE"),
+        **_described(_FORK, name, receipt.commit, "SOURCE"),
         "downloadLocation": address,
         "sourceInfo": origin,
         "licenseDeclared": known or _UNKNOWN,

@@ -165,8 +165,18 @@ BAD = [
     (
         "[forks.mainline]",
         "https://github.com",
-        "https://$USER@github.com",
-        "forks.mainline.url: 'https://$USER@github.com/ggml-org/llama.cpp' is not",
+        "https://$USER.github.com",
+        "forks.mainline.url: 'https://$USER.github.com/ggml-org/llama.cpp' is not",
+    ),
+    *(
+        ("[forks.mainline]", "https://github.com", address, "forks.mainline.url: has a login in it")
+        for address in (
+            "https://me:ghp_secret@github.com",
+            "https://ghp_secret@github.com",
+            "https://$USER@github.com",
+            "https://me:p/w@github.com",
+            "ssh://git:secret@github.com",
+        )
     ),
     (
         "[forks.mainline]",

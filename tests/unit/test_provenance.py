@@ -43,9 +43,13 @@ def test_what_went_in_is_named_by_digest():
     }
 
 
-def test_a_commit_that_is_only_claimed_is_called_so():
-    source = made(commit_claimed=True)["predicate"]["buildDefinition"]["resolvedDependencies"][0]
-    assert source["annotations"]["claimed"] is True
+def test_a_commit_that_is_only_claimed_is_in_annotations_alone():
+    definition = made(commit_claimed=True, ref=COMMIT)["predicate"]["buildDefinition"]
+    source = definition["resolvedDependencies"][0]
+    said = source.pop("annotations")
+    assert (said["claimed"], said["commit"], said["ref"]) == (True, COMMIT, COMMIT)
+    assert source == {"name": "source", "digest": {"sha256": BESIDE["source.tar.gz"]}}
+    assert COMMIT not in json.dumps(definition)
 
 
 def test_what_goes_with_the_image_is_named_by_its_sum():

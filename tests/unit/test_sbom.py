@@ -13,7 +13,8 @@ from tests.published import COMMIT, CONTENTS, DIGEST, REPOSITORY, URL, a_receipt
 
 
 def made(**changes) -> dict:
-    known = {"url": URL, "licence": "MIT", "contents": CONTENTS, "receipt": a_receipt()} | changes
+    known = {"url": URL, "licence": "MIT", "contents": CONTENTS, "receipt": a_receipt()}
+    known |= {"archive": "e" * 64} | changes
     return sbom.document(REPOSITORY, DIGEST, **known)
 
 
@@ -50,6 +51,14 @@ def test_the_source_is_the_forks_commit_with_the_licence_that_it_names():
     assert source.download_location == f"git+{URL}@{COMMIT}"
     assert str(source.license_declared) == "MIT"
     assert source.external_references[0].locator == f"pkg:github/somebody/llama-fork@{COMMIT}"
+
+
+def test_a_commit_that_is_only_claimed_is_neither_version_nor_place():
+    document = made(receipt=a_receipt(commit_claimed=True))
+    (source,) = [one for one in document["packages"] if one["SPDXID"] == "SPDXRef-source"]
+    assert source.pop("sourceInfo").endswith(f"its commit is claimed, not checked: {COMMIT}")
+    assert source["checksums"] == [{"algorithm": "SHA256", "checksumValue": "e" * 64}]
+    assert COMMIT not in json.dumps(document)
 
 
 def test_a_licence_that_nobody_looked_at_is_not_asserted():
