@@ -94,7 +94,7 @@ def attach(
             made = _documents(client, release, pins, archive, kept, progress)
             progress.step("attach source, parts, provenance and evidence")
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            there = referrers.attach(repository, subject, made.artifacts, now)
+            there = referrers.attach(repository, subject, made.artifacts, now, progress)
         if signer and program:
             _sign(program, release, made.predicates, signer, progress)
         ours = {one.digest for one in there}
@@ -111,7 +111,9 @@ def recorded(repository: RegistryClient, digest: str) -> list[Attachment]:
     tag = referrers.fallback_tag(digest) if listed else None
     there = referrers.attached(repository, digest)
     found = [
-        Attachment(KINDS[one.kind], one.digest, one.kind, tag) for one in there if one.kind in KINDS
+        Attachment(KINDS[one.kind], one.digest, one.kind, tag)
+        for one in there
+        if one.kind in KINDS and (one.ours or one.kind == cosign.BUNDLE)
     ]
     for ending in _TAGS:
         tag = referrers.fallback_tag(digest) + ending
@@ -126,7 +128,8 @@ def fetch_source(repository: RegistryClient, digest: str, progress: Progress) ->
 
     Raises RefNotFoundError when none goes with it, RemoteUnavailableError.
     """
-    there = [one for one in referrers.attached(repository, digest) if one.kind == SOURCE]
+    beside = referrers.attached(repository, digest)
+    there = [one for one in beside if one.ours and one.kind == SOURCE]
     sha256 = there[-1].files.get(ARCHIVE) if there else None
     if sha256 is None:
         raise RefNotFoundError(

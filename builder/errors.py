@@ -115,6 +115,10 @@ class RemoteUnavailableError(BuilderError):
     exit_code = 6
 
 
+class NotAllowedError(RemoteUnavailableError):
+    """The remote answered that this login may not do that, or that nobody may."""
+
+
 class RefNotFoundError(BuilderError):
     """The remote answered, and has no such branch, tag or commit."""
 

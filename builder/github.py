@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from builder import outside_json, paths, web
 from builder.commits import Commit, printable
-from builder.errors import BuilderError, RefNotFoundError, RemoteUnavailableError
+from builder.errors import BuilderError, RefNotFoundError, RemoteUnavailableError, UsageError
 from builder.replace_files import write_atomically
 
 if TYPE_CHECKING:
@@ -176,13 +176,33 @@ def from_environment() -> Github:
     """The API that the variables of a GitHub job name, else github.com's; with GITHUB_TOKEN.
 
     https://docs.github.com/actions/reference/workflows-and-actions/variables
+    Raises UsageError where the token would be sent by plain http to another machine.
     """
     standard = Github()
-    return Github(
+    found = Github(
         api=os.environ.get("GITHUB_API_URL") or standard.api,
         server=os.environ.get("GITHUB_SERVER_URL") or standard.server,
         token=os.environ.get("GITHUB_TOKEN") or None,
     )
+    if found.token:
+        _require_private(GITHUB_API_URL=found.api, GITHUB_SERVER_URL=found.server)
+    return found
+
+
+def _require_private(**addresses: str) -> None:
+    """Raises UsageError where the token would go to one of these addresses in plain text."""
+    from builder import sessions
+
+    for name, address in addresses.items():
+        try:
+            readable = sessions.is_readable(address)
+        except RemoteUnavailableError as error:
+            raise UsageError(f"{name} is not an http(s) address") from error
+        if readable:
+            raise UsageError(
+                f"{name} is a plain http address, and GITHUB_TOKEN would be sent there",
+                hint="write it with https://, or run without the token: `env -u GITHUB_TOKEN …`",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,12 @@ class Body:
         self._watch = _Watch(raw.watched, self._deadline)  # type: ignore[attr-defined]
 
     def allow(self, limits: Limits) -> None:
-        """Other limits, for what is asked for as a large file."""
+        """Other limits, for what is asked for as a large file and read through a buffer.
+
+        Else it closes itself at its end: to a buffer around it that is an error.
+        """
         self._limits = limits
+        self._raw.auto_close = False  # type: ignore[attr-defined]
 
     def read(self, amount: int | None = None, decode_content: bool | None = None) -> bytes:
         """So many bytes, fewer only at the end; all without an amount."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 Kind = Literal["sdist", "wheel"]
 
 _TIMEOUT_S = 30
+_LARGEST = 8 << 30
+"""Bytes of a file; the largest wheels of CUDA have some 700 MB."""
+_SLOWEST = 100_000
+"""Bytes a second."""
 _SETTING = re.compile(r"(?P<place>\S+?)\.(?P<key>index-url|cert)='(?P<value>.*)'")
 # A release has a wheel for each system and processor.
 _FITS = re.compile(r"-(none-any|\S*linux\S*_x86_64)\.whl$")
@@ -89,8 +93,13 @@ def _index() -> Iterator["PyPISimple"]:
     )
     from requests import RequestException
 
+    from builder import index_login
+    from builder.limited_http import Limits
+
     settings = _pip_settings()
-    with PyPISimple(settings.get("index-url", PYPI_SIMPLE_ENDPOINT)) as index:
+    limits = Limits(_LARGEST, _TIMEOUT_S, _SLOWEST)
+    address, session = index_login.session(settings.get("index-url", PYPI_SIMPLE_ENDPOINT), limits)
+    with PyPISimple(address, session=session) as index:
         if "cert" in settings:
             index.s.verify = settings["cert"]
         try:

@@ -119,7 +119,7 @@ def _documents(
     repository: "RegistryClient", there: list[referrers.Attached]
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, str]]:
     """The newest of each kind that `attest` makes: sums, contents, and what cannot be read."""
-    newest = {one.kind: one for one in there if one.kind in attest.OURS}
+    newest = {one.kind: one for one in there if one.ours and one.kind in attest.OURS}
     sums = {name: sha256 for one in newest.values() for name, sha256 in one.files.items()}
     documents, broken = {}, {}
     for name, sha256 in sums.items():

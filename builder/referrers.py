@@ -14,8 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from builder import registry_client as registries
 from builder import source_archive
-from builder.errors import RemoteUnavailableError
+from builder.errors import NotAllowedError, RemoteUnavailableError
+from builder.progress import Progress, Silent
 from builder.registry_answers import Descriptor, IndexContent
+from builder.render import LABEL
 
 if TYPE_CHECKING:
     from builder.registry_client import Manifest, RegistryClient
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 EMPTY = "application/vnd.oci.empty.v1+json"
 TITLE = "org.opencontainers.image.title"
 CREATED = "org.opencontainers.image.created"
+OURS = f"{LABEL}.attached"
+"""The annotation of what `attach` makes. Others attach documents of the same types."""
 
 _NOTHING = b"{}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
@@ -65,7 +69,8 @@ class Artifact:
 class Attached:
     """An artifact as the registry has it. `files`: name → SHA-256 in hex of each of its files.
 
-    `sizes`: name → bytes, of those whose size it tells.
+    `sizes`: name → bytes, of those whose size it tells. `ours`: builder attached it, and not a
+    scanner, a signer or somebody else.
     """
 
     kind: str
@@ -74,6 +79,7 @@ class Attached:
     files: Mapping[str, str]
     manifest: "Manifest" = field(repr=False)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    ours: bool = True
 
 
 def fallback_tag(digest: str) -> str:
@@ -82,32 +88,60 @@ def fallback_tag(digest: str) -> str:
 
 
 def attach(
-    repository: "RegistryClient", subject: "Manifest", artifacts: Sequence[Artifact], created: str
+    repository: "RegistryClient",
+    subject: "Manifest",
+    artifacts: Sequence[Artifact],
+    created: str,
+    progress: Progress = Silent(),  # noqa: B008 -- it holds nothing
 ) -> list[Attached]:
-    """Bring artifacts to the registry, in place of others of their kinds.
+    """Bring artifacts to the registry, in place of others of their kinds that builder attached.
 
     One that is there with the same files stays as it is; what a run that was killed has left does
-    not. `created` is RFC 3339. Raises RemoteUnavailableError.
+    not, but where this login may not delete: that comes last in what is returned. `created` is
+    RFC 3339. Raises RemoteUnavailableError.
     """
-    there = attached(repository, subject.digest)
+    there = [one for one in attached(repository, subject.digest) if one.ours]
+    newest = {one.kind: one for one in there}
     made: list[Attached] = []
     new: list[Manifest] = []
     for artifact in artifacts:
         files = {one.name: one.sha256 for one in artifact.documents}
-        same = next((one for one in there if (one.kind, one.files) == (artifact.kind, files)), None)
-        if same is None:
+        same = newest.get(artifact.kind)
+        if same is None or same.files != files:
             manifest = _push(repository, subject, artifact, created)
             new.append(manifest)
             same = _attached(manifest)
         made.append(same)
     kinds, kept = {one.kind for one in artifacts}, {one.digest for one in made}
-    old = {one.digest for one in there if one.kind in kinds and one.digest not in kept}
+    old = [one for one in there if one.kind in kinds and one.digest not in kept]
     if repository.referrers(subject.digest) is None:
-        _list(repository, subject.digest, new, old)
+        _list(repository, subject.digest, new, {one.digest for one in old})
+        return made
+    return [*made, *(one for one in old if not _deleted(repository, one, progress))]
+
+
+def _deleted(repository: "RegistryClient", old: Attached, progress: Progress) -> bool:
+    """Whether it could be deleted: to publish, a login has to push, not to delete."""
+    try:
+        repository.delete(old.digest)
+    except NotAllowedError as error:
+        progress.warn(f"an older {old.kind} stays beside the image: {error.what}; {error.why}")
+        return False
+    return True
+
+
+def leave_out(repository: "RegistryClient", digest: str, gone: Set[str]) -> None:
+    """Keep in the fallback tag's list what others attached; delete a list of which nothing is left.
+
+    Raises RemoteUnavailableError.
+    """
+    found = repository.manifest(fallback_tag(digest))
+    if found is None:
+        return
+    if all(one in gone or repository.digest(one) is None for one in found.children):
+        repository.delete(found.digest)
     else:
-        for digest in old:
-            repository.delete(digest)
-    return made
+        _list(repository, digest, [], gone)
 
 
 def attached(repository: "RegistryClient", digest: str) -> list[Attached]:
@@ -194,7 +228,7 @@ def _push(
                 "digest": subject.digest,
                 "size": len(subject.body),
             },
-            "annotations": {CREATED: created},
+            "annotations": {CREATED: created, OURS: "yes"},
         },
     )
     repository.put(manifest)
@@ -225,6 +259,7 @@ def _attached(manifest: "Manifest") -> Attached:
         {name: one.digest.removeprefix("sha256:") for name, one in files.items()},
         manifest,
         {name: one.size for name, one in files.items() if one.size is not None},
+        (content.annotations or {}).get(OURS) == "yes",
     )
 
 
@@ -249,7 +284,10 @@ def _list(
                 f"{repository.repository}:{tag} is not a list of what goes with {digest[:19]}"
             )
         there = list(found.content["manifests"] or []) if found else []
-        kept = [one for one in there if one["digest"] not in old]
+        # A registry takes no list that names what is gone, as a killed prune leaves one.
+        kept = [
+            one for one in there if one["digest"] not in old and repository.digest(one["digest"])
+        ]
         known = {one["digest"] for one in kept}
         wanted = kept + [_entry(one) for one in new if one.digest not in known]
         if wanted == there:

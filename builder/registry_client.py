@@ -17,7 +17,12 @@ from urllib.parse import urljoin
 
 from builder import outside_json, registry, registry_login, web
 from builder import registry_answers as answers
-from builder.errors import FileError, RefNotFoundError, RemoteUnavailableError
+from builder.errors import (
+    FileError,
+    NotAllowedError,
+    RefNotFoundError,
+    RemoteUnavailableError,
+)
 from builder.registry_answers import IndexContent, ManifestContent
 
 if TYPE_CHECKING:
@@ -50,8 +55,10 @@ _MOST_MANIFESTS = 1000
 _SHOWN = 200
 _LARGEST_BLOB = 16 * 1024**3
 _AGAIN = {429, 500, 502, 503, 504}
-_OK, _CREATED, _ACCEPTED = 200, 201, 202
+_OK, _CREATED, _ACCEPTED, _NO_CONTENT = 200, 201, 202, 204
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
+_REFUSED = {_UNAUTHORIZED, _FORBIDDEN, 405, 501}
+"""What a login that may only push is answered to a DELETE, and everybody where none is taken."""
 _FIELD = re.compile(r'(\w+)="([^"]*)"')
 _NEXT = re.compile(r'<([^>]+)>;\s*rel="?next"?')
 
@@ -174,8 +181,15 @@ class RegistryClient:
         self._ask("PUT", path, {_CREATED}, headers=headers, data=manifest.body)
 
     def delete(self, digest: str) -> None:
-        """Delete a manifest, and with it the tags that stand for it; gone already is no error."""
-        self._ask("DELETE", f"manifests/{digest}", {_ACCEPTED, _NOT_FOUND})
+        """Delete a manifest, and with it the tags that stand for it; gone already is no error.
+
+        Raises NotAllowedError where this login may not, or the registry deletes nothing.
+        """
+        expected = {_OK, _ACCEPTED, _NO_CONTENT, _NOT_FOUND, *_REFUSED}
+        answer = self._ask("DELETE", f"manifests/{digest}", expected)
+        if answer.status in _REFUSED:
+            refusal = _refusal("DELETE", answer.url, answer, self.host)
+            raise NotAllowedError(refusal.what, why=refusal.why, hint=refusal.hint)
 
     def tags(self) -> list[str]:
         """All tags of the repository; none for one that is not there."""
@@ -247,8 +261,6 @@ class RegistryClient:
                 with self._response("GET", url, headers=self._shown(url)) as response:
                     response.raise_for_status()
                     cast("Body", response.raw).allow(_limits(most))
-                    # Else it closes itself at its end: to a buffer around it that is an error.
-                    response.raw.auto_close = False
                     return use(cast("IO[bytes]", response.raw))
             except _TransientError:
                 if pause is None:

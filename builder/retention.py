@@ -5,6 +5,7 @@ The API cannot say how old a manifest is, so only what the record has is ever de
 
 import datetime
 from collections.abc import Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from builder.registry_answers import MOST_LISTED
 from builder.registry_client import Manifest, RegistryClient
 
 _CLOCKS_APART_S = 3600.0
+_AT_ONCE = 8
+"""Questions to the registry side by side: a repository can have thousands of tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ def prune(request: Request, record: Path, progress: Progress) -> Pruned:
     """Delete the old releases of a record, and their attachments, from its registry.
 
     Raises UsageError without a rule, or when this machine's clock is not the registry's;
-    RemoteUnavailableError, as when the registry does not delete (GHCR's API does not).
+    RemoteUnavailableError when the registry does not tell all of its tags, and when it deletes
+    nothing (GHCR's API does not).
     """
     if request.keep is None and request.keep_days is None:
         raise UsageError("which releases are old?", hint="--keep N, --keep-days DAYS, or both")
@@ -67,17 +71,22 @@ def prune(request: Request, record: Path, progress: Progress) -> Pruned:
             releases = [records.read_release(record, name) for name in index.releases]
             old = [one for one in releases if one.name in set(_old(request, releases))]
             progress.step("look at every tag")
-            used = _used(repository, old)
+            tags = _Tags(repository, old)
+            used = tags.look(index)
             _same_clock(request, repository)
             kept, deleted = [], []
             for release in old:
                 why = _needed(index, record, release, used)
+                if not why and not request.dry_run:
+                    progress.step(f"delete {release.name}")
+                    # Somebody may have put a tag on it since.
+                    used = tags.look(index)
+                    why = _needed(index, record, release, used)
                 if why:
                     kept.append(Kept(release.name, why))
                     continue
                 deleted.append(release.name)
                 if not request.dry_run:
-                    progress.step(f"delete {release.name}")
                     others = [one for one in releases if one.name in index.releases]
                     _delete(repository, release, used.keys() | _attached(others, release))
                     progress.detail(f"write down that {release.name} is gone")
@@ -108,19 +117,55 @@ def _same_clock(request: Request, repository: RegistryClient) -> None:
         )
 
 
-def _used(repository: RegistryClient, old: list[Release]) -> dict[str, str]:
-    """Digest → the tag that leans on it, through an index too; old releases' own tags left out."""
-    own = {one.name: one.digest for one in old}
-    own |= {a.tag: a.digest for one in old for a in one.attachments if a.tag}
-    # Where the registry lists no referrers such a tag stands for a list of them instead.
-    lists = {referrers.fallback_tag(one.digest) for one in old}
-    used: dict[str, str] = {}
-    for tag in repository.tags():
-        found = repository.manifest(tag)
-        if found is None or own.get(tag) == found.digest or tag in lists:
-            continue
-        used |= dict.fromkeys(_below(repository, found), tag)
-    return used
+class _Tags:
+    """The tags of a repository, to be looked at as often as something is deleted."""
+
+    def __init__(self, repository: RegistryClient, old: list[Release]) -> None:
+        self._repository = repository
+        self._own = {one.name: one.digest for one in old}
+        self._own |= {a.tag: a.digest for one in old for a in one.attachments if a.tag}
+        # Where the registry lists no referrers such a tag stands for a list of them instead.
+        self._lists = {referrers.fallback_tag(one.digest) for one in old}
+        self._immutable: dict[str, list[str]] = {}
+
+    def look(self, index: Index) -> dict[str, str]:
+        """Digest → the tag that references it, through an index too; old releases' own left out.
+
+        A recorded release's own tag, which is never moved, is resolved once. Raises
+        RemoteUnavailableError when the list of tags lacks some that are there.
+        """
+        listed = self._repository.tags()
+        self._require_whole(index, set(listed))
+        known = {*self._lists, *self._immutable}
+        wanted = [tag for tag in dict.fromkeys(listed) if tag not in known]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = dict(zip(wanted, pool.map(self._references, wanted), strict=True))
+        self._immutable |= {tag: found[tag] for tag in wanted if tag in index.releases}
+        used: dict[str, str] = {}
+        for tag in listed:
+            digests = found.get(tag) or self._immutable.get(tag) or []
+            if digests and self._own.get(tag) != digests[0]:
+                used |= dict.fromkeys(digests, tag)
+        return used
+
+    def _references(self, tag: str) -> list[str]:
+        """The digest of a tag, and those of all manifests below it; empty: it is gone again."""
+        found = self._repository.manifest(tag)
+        return _below(self._repository, found) if found else []
+
+    def _require_whole(self, index: Index, listed: Set[str]) -> None:
+        """By a list that is cut short, empty or of another repository nothing may be deleted."""
+        known = {*index.releases, *index.floating}
+        lost = [tag for tag in known - listed if self._repository.digest(tag) is not None]
+        if lost or not known & listed:
+            lacks = (
+                f"it lacks {min(lost)}, which is there" if lost else "it has no tag of the record"
+            )
+            raise RemoteUnavailableError(
+                f"nothing is deleted: {self._repository.repository} does not list all of its tags",
+                why=lacks,
+                hint="try again later; by a list that is cut short a tag could lose its image",
+            )
 
 
 def _below(repository: RegistryClient, top: Manifest) -> list[str]:
@@ -163,11 +208,11 @@ def _delete(repository: RegistryClient, release: Release, used: Set[str]) -> Non
     found = repository.manifest(release.digest)
     children = _below(repository, found)[1:] if found else []
     attached = [one.digest for one in release.attachments]
-    listed = repository.manifest(referrers.fallback_tag(release.digest))
-    attached += [*listed.children, listed.digest] if listed else []
-    for digest in [release.digest, *attached, *children]:
-        if digest not in used:
-            repository.delete(digest)
+    attached += [one.digest for one in referrers.attached(repository, release.digest) if one.ours]
+    gone = [one for one in [release.digest, *attached, *children] if one not in used]
+    for digest in gone:
+        repository.delete(digest)
+    referrers.leave_out(repository, release.digest, set(gone))
 
 
 def _written(record: Path, index: Index, release: Release) -> Index:

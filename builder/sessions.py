@@ -3,6 +3,7 @@
 A place is scheme, host and port together, so that `https://host` and `https://host:443` are one.
 """
 
+import ipaddress
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -50,6 +51,17 @@ def named_by(asked: str, named: str) -> str:
             hint="a proxy in front of that server may lack the header X-Forwarded-Proto",
         )
     return url
+
+
+def is_readable(url: str) -> bool:
+    """Whether what goes there can be read on its way: by http, to another machine."""
+    scheme, host, _ = origin(url)
+    if scheme == "https" or host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 class Session(requests.Session):

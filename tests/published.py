@@ -214,3 +214,37 @@ def write_record(folder: Path, release: Release) -> Path:
     index = Index(release.repository, {release.variant: release.name}, releases=[release.name])
     record.write_release(folder, release, index)
     return folder
+
+
+def attach_as_a_scanner(repository: RegistryClient, subject: Manifest, kind: str) -> str:
+    """A document of somebody else beside an image, of a kind that builder attaches too: its digest.
+
+    As `oras attach` makes it: an artifact with the image as its subject, listed under the tag.
+    """
+    content = b"{}"
+    repository.upload(digest(content), content)
+    blob = {"mediaType": kind, "digest": digest(content), "size": len(content)}
+    made = registry_client.of(
+        registry_client.MANIFEST,
+        {
+            "schemaVersion": 2,
+            "mediaType": registry_client.MANIFEST,
+            "artifactType": kind,
+            "config": {**blob, "mediaType": "application/vnd.oci.empty.v1+json"},
+            "layers": [blob],
+            "subject": {
+                "mediaType": subject.media_type,
+                "digest": subject.digest,
+                "size": len(subject.body),
+            },
+            "annotations": {"org.opencontainers.image.created": "2030-01-01T00:00:00Z"},
+        },
+    )
+    repository.put(made)
+    tag = subject.digest.replace(":", "-")
+    listed = repository.manifest(tag)
+    entries = list(listed.content["manifests"]) if listed else []
+    entry = {"mediaType": made.media_type, "digest": made.digest, "size": len(made.body)}
+    index = {"schemaVersion": 2, "mediaType": registry_client.INDEX, "manifests": [*entries, entry]}
+    repository.put(registry_client.of(registry_client.INDEX, index), tag)
+    return made.digest

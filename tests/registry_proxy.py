@@ -18,15 +18,16 @@ PIECE = 65536
 class Fault:
     """What happens to a request whose `METHOD /path` matches, `times` times.
 
-    `status` and `headers` are answered in the registry's place. `cut`: the connection ends after so
-    many bytes of the request's body, or of the answer's. `after` is called once the registry has
-    answered, before the client hears of it.
+    `status`, `headers` and `body` are answered in the registry's place. `cut`: the connection ends
+    after so many bytes of the request's body, or of the answer's. `after` is called once the
+    registry has answered, before the client hears of it.
     """
 
     where: str
     times: int = 1
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b'{"errors": []}'
     cut: int | None = None
     after: Callable[[], object] | None = None
 
@@ -75,7 +76,7 @@ def in_front_of(registry: DockerRegistry, tls: ssl.SSLContext | None = None) -> 
             if "digest=" in self.path:
                 proxy.uploaded += len(body)
             if fault and fault.status:
-                self._send(fault.status, dict(fault.headers), b'{"errors": []}')
+                self._send(fault.status, dict(fault.headers), fault.body)
                 return
             try:
                 status, headers, content = self._ask(body)

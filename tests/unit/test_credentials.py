@@ -1,10 +1,13 @@
 """A login goes to the registry that it is for, by its own scheme, and to nobody it sends to."""
 
 import base64
+import hashlib
+import io
 import json
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -360,6 +363,22 @@ class TestElsewhere:
         with RegistryClient(at(secure)) as client:
             client.tags()
             assert len(client._session.cookies) == 0
+
+
+def pieces(file: IO[bytes]) -> bytes:
+    reader, read = io.BufferedReader(file), b""  # type: ignore[type-var]
+    while piece := reader.read(65536):
+        read += piece
+    return read
+
+
+def test_a_blob_is_read_through_a_buffer_to_its_end(docker_registry_server: DockerRegistry):
+    """As publish reads the layers back, and unpacks them."""
+    content = bytes(range(256)) * 4096
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    with RegistryClient(f"{docker_registry_server.host}/me/llama") as client:
+        client.upload(digest, content)
+        assert client.read(digest, pieces) == content
 
 
 @pytest.mark.parametrize("location", ["ftp://x/y", "https://[::1/x", "https:///x", "\\", ""])

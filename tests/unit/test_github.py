@@ -9,7 +9,7 @@ import pytest
 
 from builder import github, web
 from builder.commits import Commit
-from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.errors import RefNotFoundError, RemoteUnavailableError, UsageError
 from builder.github import Github, Page
 from tests import github_api
 from tests.github_api import Answer, Api, page
@@ -354,6 +354,31 @@ def test_the_environment_names_the_api_and_gives_the_token(monkeypatch):
     assert host == Github("https://git.example.org/api/v3", "https://git.example.org", "a-token")
     # That server knows nothing of github.com's repositories, and would call them gone.
     assert host.name("https://github.com/me/fork") is None
+
+
+@pytest.mark.parametrize("name", ["GITHUB_API_URL", "GITHUB_SERVER_URL"])
+@pytest.mark.parametrize(
+    "address", ["http://git.example.org/api/v3", "HTTP://git.example.org", "http://10.0.0.1", "x"]
+)
+def test_no_token_goes_out_in_plain_text(monkeypatch, name, address):
+    monkeypatch.setenv("GITHUB_TOKEN", "a-token")
+    monkeypatch.setenv(name, address)
+    with pytest.raises(UsageError, match=name) as caught:
+        github.from_environment()
+    assert "a-token" not in f"{caught.value.what}{caught.value.why}{caught.value.hint}"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:3000", "http://localhost", "http://[::1]"])
+def test_this_machine_needs_no_https(monkeypatch, address):
+    monkeypatch.setenv("GITHUB_TOKEN", "a-token")
+    monkeypatch.setenv("GITHUB_API_URL", address)
+    assert github.from_environment().api == address
+
+
+def test_without_a_token_nothing_is_lost_in_plain_text(monkeypatch):
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    monkeypatch.setenv("GITHUB_API_URL", "http://git.example.org")
+    assert github.from_environment().api == "http://git.example.org"
 
 
 def test_without_an_environment_it_is_githubs_own(monkeypatch):

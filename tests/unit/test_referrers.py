@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder import referrers, registry_client
-from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.errors import NotAllowedError, RefNotFoundError, RemoteUnavailableError
 from builder.referrers import Artifact, Document
 from builder.registry_client import Manifest, RegistryClient
 from tests import published
 from tests.docker_registry import DockerRegistry
 
 KIND = "application/spdx+json"
-NOW, LATER = "2026-11-20T00:00:00Z", "2026-11-21T00:00:00Z"
+NOW, LATER, LATEST = (f"2026-11-2{day}T00:00:00Z" for day in range(3))
 
 
 def artifact(text: str = "one", kind: str = KIND) -> Artifact:
@@ -72,6 +74,85 @@ def test_another_of_its_kind_takes_its_place(repository, image):
     referrers.attach(repository, image, [artifact("one")], NOW)
     made = referrers.attach(repository, image, [artifact("two")], LATER)
     assert referrers.attached(repository, image.digest) == made
+
+
+def test_a_scanners_document_of_the_same_kind_stays(repository, image):
+    theirs = published.attach_as_a_scanner(repository, image, KIND)
+    referrers.attach(repository, image, [artifact("one")], NOW)
+    (made,) = referrers.attach(repository, image, [artifact("two")], LATER)
+    found = {one.digest: one.ours for one in referrers.attached(repository, image.digest)}
+    assert found == {made.digest: True, theirs: False}
+
+
+def test_a_scanners_document_is_not_taken_for_ours(repository, image):
+    """It has the very same file, and so the same sum."""
+    theirs = published.attach_as_a_scanner(repository, image, KIND)
+    same = Artifact(KIND, [Document("file 1", KIND, b"{}")])
+    (made,) = referrers.attach(repository, image, [same], NOW)
+    assert made.digest != theirs
+
+
+class TestApi:
+    """A registry that lists referrers itself. None was at hand: its one answer is made up."""
+
+    @pytest.fixture
+    def listed(self, repository: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        pushed: list[str] = []
+        put = repository.put
+
+        def listing(manifest: Manifest, name: str | None = None) -> None:
+            put(manifest, name)
+            if "subject" in manifest.content:
+                pushed.append(manifest.digest)
+
+        def referrers_of(_: str) -> Manifest:
+            entries = [{"digest": one} for one in pushed]
+            return registry_client.of(registry_client.INDEX, {"manifests": entries})
+
+        monkeypatch.setattr(repository, "put", listing)
+        monkeypatch.setattr(repository, "referrers", referrers_of)
+        return pushed
+
+    @pytest.mark.usefixtures("listed")
+    def test_another_of_its_kind_is_deleted_and_a_scanners_is_not(self, repository, image):
+        theirs = published.attach_as_a_scanner(repository, image, KIND)
+        referrers.attach(repository, image, [artifact("one")], NOW)
+        (made,) = referrers.attach(repository, image, [artifact("two")], LATER)
+        found = [one.digest for one in referrers.attached(repository, image.digest)]
+        assert found == [made.digest, theirs]
+
+    @pytest.mark.usefixtures("listed")
+    @pytest.mark.parametrize("status", [401, 403, 405, 501])
+    def test_a_login_that_may_only_push_leaves_it_there_with_a_warning(
+        self, repository, image, monkeypatch, progress, status
+    ):
+        (left,) = referrers.attach(repository, image, [artifact("one")], NOW)
+        once = repository._once
+
+        def refused(method: str, *words: Any) -> Any:
+            answer = once(method if method != "DELETE" else "GET", *words)
+            return replace(answer, status=status) if method == "DELETE" else answer
+
+        monkeypatch.setattr(repository, "_once", refused)
+        monkeypatch.setattr(repository, "_authorize", lambda _: None)
+        made = referrers.attach(repository, image, [artifact("two")], LATER, progress)
+        assert [one.digest for one in made] == [made[0].digest, left.digest]
+        assert f"HTTP {status}" in progress.warnings[0]
+
+    @pytest.mark.usefixtures("listed")
+    def test_what_could_not_be_deleted_is_older_than_what_holds(
+        self, repository, image, monkeypatch, progress
+    ):
+        """The first again, after another: else readers would take the other, which is newer."""
+
+        def refused(_: str) -> None:
+            raise NotAllowedError("HTTP 403")
+
+        monkeypatch.setattr(repository, "delete", refused)
+        referrers.attach(repository, image, [artifact("one")], NOW)
+        referrers.attach(repository, image, [artifact("two")], LATER, progress)
+        made = referrers.attach(repository, image, [artifact("one")], LATEST, progress)
+        assert referrers.attached(repository, image.digest)[-1].digest == made[0].digest
 
 
 def test_what_names_another_subject_is_not_this_images(repository, image):
