@@ -18,6 +18,7 @@ from builder import (
     base_images,
     buildx,
     ccache_dir,
+    compile_cache,
     engine,
     layer_sizes,
     machine,
@@ -31,6 +32,7 @@ from builder import (
     tree_checks,
 )
 from builder import plan as plans
+from builder.compile_cache import CompileCache
 from builder.errors import EngineError
 from builder.model import BaseImage, Pins, Receipt
 from builder.plan import Plan, PlannedBase
@@ -51,6 +53,8 @@ class Request:
     `jobs`: no more compilers at once, however much memory there is.
     `trial`: only to see whether it builds and what it does. The image gets no name but `tag`, there
     is no receipt of it on disk, and its compressed size is not measured: 0.
+    `candidate`: a commit that nobody has pinned yet, whatever the pins at hand say. It has the
+    ccache of its fork's commits, and what it leaves there is read once `keep_ccache` is told of it.
     """
 
     variant: str
@@ -64,6 +68,7 @@ class Request:
     ccache_dir: Path | None = None
     jobs: int | None = None
     trial: bool = False
+    candidate: bool = False
 
 
 def plan(client: "DockerClient", everything: Pins, request: Request, results: Path) -> Plan:
@@ -112,6 +117,7 @@ class Prepared:
     tree: source.Tree
     bases: list[BaseImage]
     recipe: render.Rendered
+    cache: CompileCache
     left_out: tuple[str, ...] = ()
 
 
@@ -127,11 +133,21 @@ def build(everything: Pins, request: Request, results: Path, progress: Progress)
         order, tree, images, recipe = ready.order, ready.tree, ready.bases, ready.recipe
         log = results / "build" / "logs" / f"{ready.name}.log"
         with (
-            ccache_dir.carried(folder, order, images[0].reference, log, progress)
+            ccache_dir.carried(
+                folder,
+                ready.cache,
+                order,
+                images[0].reference,
+                log,
+                progress,
+                settled=not request.candidate,
+            )
             if folder
             else contextlib.nullcontext()
         ):
             built = buildx.build(order, log, progress, _paces(results, recipe))
+        if not (folder or request.no_cache or request.candidate):
+            compile_cache.settle(ready.cache)
         image = _image(ready.client, built)
         made = Receipt(
             variant=request.variant,
@@ -215,6 +231,7 @@ def prepared(
         recipe = render.render(fitted, request.variant, request.base)
         images = base_images.choose(client, everything, base_name, request.sets, progress)
         name = tags.release(request.variant, tree.build_number, tree.commit, recipe.sha256)
+        cache = _cache(everything, request, tree, images)
         with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as scratch:
             dockerfile = Path(scratch) / "Dockerfile"
             dockerfile.write_text(recipe.text, encoding="utf-8")
@@ -227,12 +244,12 @@ def prepared(
                     *([] if request.trial else [f"{tags.REPOSITORY}:{name}"]),
                 ],
                 arguments=_arguments(everything.forks[variant.fork].url, tree, images)
-                | _compiling(planned, request),
+                | _compiling(planned, request, cache),
                 labels=_labels(tree, images, recipe, left_out),
                 no_cache=request.no_cache,
                 builder=request.builder,
             )
-            yield Prepared(client, name, order, tree, images, recipe, left_out)
+            yield Prepared(client, name, order, tree, images, recipe, cache, left_out)
 
 
 def context(tree: Path) -> Path:
@@ -261,14 +278,52 @@ def _arguments(url: str | None, tree: source.Tree, images: list[BaseImage]) -> d
     return arguments
 
 
-def _compiling(planned: Plan, request: Request) -> dict[str, str]:
-    """Only what differs from the usual: each argument makes another compile step of it."""
-    arguments = {}
-    if request.ccache_dir:
-        arguments["CCACHE_ID"] = ccache_dir.mount_id(request.ccache_dir.resolve())
-    elif request.no_cache:
-        # BuildKit empties the mount of such a build: not the one that every variant shares.
-        arguments["CCACHE_ID"] = "turboquant-ccache-anew"
+def _cache(
+    everything: Pins, request: Request, tree: source.Tree, images: list[BaseImage]
+) -> CompileCache:
+    name = everything.variants[request.variant].fork
+    fork = everything.forks[name]
+    purpose: compile_cache.Purpose = "commits"
+    if tree.origin.startswith(source.FROM_DISK):
+        purpose = "disk"
+    elif request.trial:
+        purpose = "bisect"
+    # A claimed commit that is not from disk is that of an sdist whose digest is pinned.
+    elif tree.claimed or (tree.commit == fork.commit and not request.candidate):
+        purpose = "pin"
+    devel = next(image for image in images if image.role == "devel")
+    return compile_cache.choose(name, fork.url, purpose, tree.commit, tree.origin, devel)
+
+
+def keep_ccache(
+    everything: Pins, candidate: Receipt, folder: Path | None, progress: Progress
+) -> None:
+    """A candidate has been proven: its fork's next commits read what it compiled.
+
+    `folder` is that of --ccache-dir. Where that cannot be noted they compile it again: a warning.
+    """
+    devel = next((image for image in candidate.bases if image.role == "devel"), None)
+    if devel is None:
+        return
+    url = everything.forks[candidate.fork].url
+    cache = compile_cache.choose(
+        candidate.fork, url, "commits", candidate.commit, candidate.source, devel
+    )
+    try:
+        compile_cache.settle(cache)
+        if folder is not None:
+            ccache_dir.settle(folder, cache)
+    except OSError as error:
+        progress.warn(f"the ccache of {candidate.commit[:9]} is not used again: {error}")
+
+
+def _compiling(planned: Plan, request: Request, cache: CompileCache) -> dict[str, str]:
+    """How it is compiled. Each argument that differs makes another compile step of it."""
+    arguments = {
+        "CCACHE_ID": ccache_dir.mount_id(request.ccache_dir.resolve(), cache)
+        if request.ccache_dir
+        else compile_cache.mount_id(cache, anew=request.no_cache)
+    }
     if planned.jobs not in (None, planned.cores):
         arguments["JOBS"] = str(planned.jobs)
     return arguments

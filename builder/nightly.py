@@ -16,6 +16,7 @@ from typing import Literal
 from builder import bump as bumps
 from builder import kept_smoke, night_journal, paths, pins, pins_edit, record, render, tags
 from builder.build import Request as BuildRequest
+from builder.build import keep_ccache
 from builder.bump import RefusedError
 from builder.bump_report import BumpReport, Proof
 from builder.errors import BuildFailedError, NotProvenError, RemoteUnavailableError
@@ -107,6 +108,9 @@ def run(case: Case, progress: Progress) -> Journal:
             if not journal.done(name):
                 journal = _take(name, step, case, journal, progress)
                 night_journal.save(journal, file)
+        built = journal.found.receipt
+        if built and not journal.failed:
+            keep_ccache(case.everything, built, case.request.ccache_dir, progress)
     return journal
 
 
@@ -289,6 +293,7 @@ def _build(case: Case, found: Found, progress: Progress) -> tuple[Found, Status,
         # No name that a build of somebody else's takes away while the night goes on.
         tag=f"{tags.REPOSITORY}:{found.release}",
         ccache_dir=case.request.ccache_dir,
+        candidate=_moved(found).verdict != "unchanged",
     )
     built = case.stages.proving.build(candidate_pins(case, found), order, case.results, progress)
     bumps.require_whole(built)

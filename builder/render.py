@@ -96,7 +96,7 @@ def render(pins: Pins, name: str, base_name: str | None = None) -> Rendered:
     )
     template = environment.get_template("variant.Dockerfile.j2")
     values = _values(pins.forks[variant.fork], variant, pins.bases, base_name or variant.base)
-    return Rendered(name, template.render(variant=name, label=LABEL, **values))
+    return Rendered(name, template.render(variant=name, fork=variant.fork, label=LABEL, **values))
 
 
 def _values(

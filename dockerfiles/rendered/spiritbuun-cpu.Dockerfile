@@ -105,8 +105,8 @@ ARG COMMIT
 ARG BUILD_NUMBER
 # Passed by `builder build --no-cache`: everything is compiled anew, and ccache keeps the results.
 ARG CCACHE_RECACHE
-# Passed by `builder build --ccache-dir`: a cache mount of the folder's own.
-ARG CCACHE_ID=turboquant-ccache
+# What is compiled can write into it: one for each fork and commit. `builder build` passes its own.
+ARG CCACHE_ID=turboquant-ccache-spiritbuun-alone-${COMMIT}
 # Passed where memory does not allow a compiler on every core.
 ARG JOBS
 # Passed by `builder audit --reproduce`: ccache neither answers nor keeps anything.
@@ -114,9 +114,11 @@ ARG CCACHE_DISABLE
 # The commit's date, which compilers take for __DATE__. Not in the stages above: their layers, the
 # packages, serve every commit.
 ARG SOURCE_DATE_EPOCH
-# [n/m] in the log is how progress is read.
+# [n/m] in the log is how progress is read. No ccache.conf of the mount is read: one can name a
+# program to run in place of the compiler.
 ENV NINJA_STATUS="[%f/%t] " \
     CCACHE_DIR=/ccache \
+    CCACHE_CONFIGPATH=/dev/null \
     CCACHE_MAXSIZE=5G \
     CCACHE_STATSLOG=/tmp/ccache.stats
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]

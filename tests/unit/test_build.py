@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from builder import build, ccache_dir, receipt, render
+from builder import build, ccache_dir, compile_cache, receipt, render, source
+from builder.compile_cache import CompileCache
 from builder.errors import EngineError
+from builder.model import BaseImage
 from builder.plan import GB, Machine, Plan
 from tests.unit.test_bump import a_receipt
 
 RECIPE = render.Rendered("tiny", "FROM scratch\n")
+CACHE = CompileCache("turboquant-ccache-tiny", "pin", "d" * 40)
+DEVEL = BaseImage("devel", "compilers@sha256:1", "sha256:1", "hub")
 
 
 @pytest.mark.parametrize(
@@ -19,7 +23,8 @@ RECIPE = render.Rendered("tiny", "FROM scratch\n")
 )
 def test_the_compile_step_is_the_same_on_every_machine_that_has_memory(cores, jobs, arguments):
     plan = Plan("tiny", "a test", [], cores, jobs, None, 0, None, None)
-    assert build._compiling(plan, build.Request("tiny")) == arguments
+    compiling = build._compiling(plan, build.Request("tiny"), CACHE)
+    assert compiling == {"CCACHE_ID": CACHE.name} | arguments
 
 
 @pytest.mark.parametrize("variant", ["mainline-cpu", "spiritbuun-cuda12-sm86"])
@@ -36,7 +41,71 @@ def test_too_little_memory_is_refused_before_anything_is_fetched(
 def test_a_folder_for_ccache_has_a_cache_mount_of_its_own(tmp_path):
     plan = Plan("tiny", "a test", [], 1, 1, None, 0, None, None)
     request = build.Request("tiny", ccache_dir=tmp_path)
-    assert build._compiling(plan, request)["CCACHE_ID"] == ccache_dir.mount_id(tmp_path)
+    mount = build._compiling(plan, request, CACHE)["CCACHE_ID"]
+    assert mount == ccache_dir.mount_id(tmp_path, CACHE)
+
+
+@pytest.mark.parametrize(
+    ("change", "request_", "purpose"),
+    [
+        ({}, {}, "pin"),
+        ({"commit": "e" * 40}, {}, "commits"),
+        ({}, {"candidate": True}, "commits"),
+        ({}, {"trial": True}, "bisect"),
+        ({"origin": "--source /home/me/fork", "claimed": True}, {}, "disk"),
+        ({"origin": "llama 0.1 from the package index", "claimed": True}, {}, "pin"),
+    ],
+    ids=["the pin", "--ref", "a night", "a bisection's", "--source that claims the pin", "sdist"],
+)
+def test_a_ccache_serves_one_purpose(real_pins, tmp_path, change, request_, purpose):
+    pin = real_pins.forks["spiritbuun"].commit
+    tree = source.Tree(tmp_path, "master", pin, False, 1, "", "https://example.org/fork")
+    request = build.Request("spiritbuun-cpu", **request_)
+    cache = build._cache(real_pins, request, replace(tree, **change), [DEVEL])
+    assert cache.purpose == purpose
+
+
+def test_a_ccache_serves_one_fork_and_one_compiler(real_pins, tmp_path):
+    def name(variant: str, devel: BaseImage) -> str:
+        tree = source.Tree(tmp_path, "master", "e" * 40, False, 1, "", "https://example.org")
+        return build._cache(real_pins, build.Request(variant), tree, [devel]).name
+
+    other = replace(DEVEL, digest="sha256:2", reference="theirs@sha256:2")
+    names = [
+        name("spiritbuun-cpu", DEVEL),
+        name("thetom-cpu", DEVEL),
+        name("spiritbuun-cpu", other),
+    ]
+    assert len(set(names)) == len(names)
+    # A mirror gives out the same image.
+    mirrored = replace(DEVEL, reference="mirror.example/compilers@sha256:1", origin="set")
+    assert name("spiritbuun-cpu", mirrored) == names[0]
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_what_a_commit_left_that_was_no_good_is_read_by_no_other():
+    def mount(commit: str) -> str:
+        cache = CompileCache("turboquant-ccache-tiny", "commits", commit)
+        return compile_cache.mount_id(cache, anew=False)
+
+    bad = mount("bad")
+    assert mount("bad") == bad
+    good = mount("good")
+    assert good != bad
+    compile_cache.settle(CompileCache("turboquant-ccache-tiny", "commits", "good"))
+    assert mount("next") == good
+    # It is not the next one's to call good.
+    compile_cache.settle(CompileCache("turboquant-ccache-tiny", "commits", "another"))
+    assert mount("one after") not in {bad, good}
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_a_ledger_that_is_lost_or_bent_begins_anew():
+    cache = CompileCache("turboquant-ccache-tiny", "commits", "good")
+    first = compile_cache.mount_id(cache, anew=False)
+    compile_cache.settle(cache)
+    compile_cache._ledger(cache).write_text("[1, ")
+    assert compile_cache.mount_id(cache, anew=False) != first
 
 
 def test_the_pace_of_the_same_recipe_is_preferred_to_a_newer_one(tmp_path):

@@ -1,10 +1,12 @@
-"""Which folders `--ccache-dir` takes: what is in one is replaced as a whole."""
+"""Which folders `--ccache-dir` takes, and what is read of what is in one."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from builder import ccache_dir
+from builder.compile_cache import CompileCache
 from builder.errors import UsageError
 from tests.conftest import ROOT, builder
 
@@ -40,14 +42,16 @@ def test_a_file_is_refused_before_an_engine_is_asked(tmp_path, place):
     assert "→ name a folder" in result.stderr
 
 
-def test_a_mount_is_refused_with_a_folder_in_it():
-    with pytest.raises(UsageError, match="cannot be replaced") as caught:
-        ccache_dir.prepare(Path("/dev/shm"))
-    assert "/dev/shm/ccache" in caught.value.hint
+def test_a_mount_is_taken_as_what_is_replaced_is_a_folder_in_it():
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        assert ccache_dir.prepare(Path(folder)) == Path(folder)
 
 
-def test_each_folder_has_a_mount_of_its_own(tmp_path):
-    assert ccache_dir.mount_id(tmp_path / "a") != ccache_dir.mount_id(tmp_path / "b")
+def test_each_folder_and_each_commit_has_a_mount_of_its_own(tmp_path):
+    caches = [CompileCache("turboquant-ccache-tiny-commits", "commits", one) for one in "ab"]
+    folders = [tmp_path / "a", tmp_path / "b"]
+    mounts = {ccache_dir.mount_id(folder, one) for folder in folders for one in caches}
+    assert len(mounts) == 4
 
 
 def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
@@ -56,3 +60,18 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
     with pytest.raises(FileNotFoundError):
         ccache_dir._swap(folder, tmp_path / "never-made", tmp_path / "old")
     assert [path.name for path in tmp_path.iterdir()] == ["ccache"]
+
+
+def test_what_a_candidate_left_is_read_once_it_is_settled(tmp_path):
+    cache = CompileCache("turboquant-ccache-tiny-commits", "commits", "d" * 40)
+    (tmp_path / cache.name).mkdir()
+    (tmp_path / cache.name / "before").touch()
+    waiting = tmp_path / f".{cache.name}.waiting"
+    waiting.mkdir()
+    (waiting / "after").touch()
+    assert ccache_dir.prepare(tmp_path) == tmp_path
+    ccache_dir.settle(tmp_path, cache)
+    assert [one.name for one in tmp_path.rglob("*")] == [cache.name, "after"]
+    # Told again, after a kill perhaps, there is nothing to do.
+    ccache_dir.settle(tmp_path, cache)
+    assert [one.name for one in tmp_path.rglob("*")] == [cache.name, "after"]
