@@ -46,3 +46,35 @@ def run(script: str, folder: Path, **environment: str) -> "subprocess.CompletedP
         text=True,
         check=False,
     )
+
+
+_STAND_IN = """#!/bin/sh
+echo "$0" >> "$CALLS"
+[ "$(wc -l < "$CALLS")" != "$FAILING" ] || exit 3
+"""
+
+
+def run_with_stand_ins(
+    script: str, folder: Path, calls: Path, failing: int = 0
+) -> "subprocess.CompletedProcess[str]":
+    """Run a line whose programs only write down that they were called; the n-th call fails."""
+    path = folder / "path"
+    for name in ("path/python3", "path/sudo", ".venv/bin/pip", ".venv/bin/builder"):
+        program = folder / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(_STAND_IN)
+        program.chmod(0o755)
+    calls.write_text("")
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-e", "-c", script],
+        cwd=folder,
+        env={
+            "PATH": f"{path}:/usr/bin:/bin",
+            "CALLS": str(calls),
+            "FAILING": str(failing),
+            "GITHUB_OUTPUT": str(folder / "output"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -192,3 +192,25 @@ def test_no_step_hides_the_exit_code_of_what_it_calls(file):
     """Of `echo "$(builder …)"` only echo's is left, and the job goes on with an empty answer."""
     hidden = [line for line in file.read_text().splitlines() if re.search(r"\S .*\$\((?!\()", line)]
     assert [line for line in hidden if not re.match(r"\s*(run: )?\w+=\$\(", line)] == []
+
+
+@pytest.mark.parametrize(
+    "script", sorted({one["run"] for one in workflows.steps() if "run" in one})
+)
+def test_a_line_fails_when_a_command_of_it_fails(script, tmp_path):
+    """Each program that the line calls is made to fail in turn, the others do nothing and pass."""
+    calls = tmp_path / "calls"
+    assert workflows.run_with_stand_ins(script, tmp_path, calls).returncode == 0
+    called = len(calls.read_text().splitlines())
+    assert called
+    for failing in range(1, called + 1):
+        made = workflows.run_with_stand_ins(script, tmp_path, calls, failing)
+        assert made.returncode == 3, f"call {failing} of {script!r}"
+        assert len(calls.read_text().splitlines()) == failing
+
+
+def test_caches_are_saved_after_success_alone_and_apart_for_releases():
+    steps = [one for one in workflows.steps() if "actions/cache/" in one.get("uses", "")]
+    assert len(steps) == 2
+    assert [one for one in steps if "if" in one] == []
+    assert all(one["with"]["key"].startswith("${{ inputs.pinned && 'pin' || ") for one in steps)
