@@ -16,6 +16,7 @@ from builder import (
     image_contents,
     pins,
     record,
+    referrers,
     retention,
     source_archive,
 )
@@ -25,7 +26,7 @@ from builder.errors import UsageError
 from builder.model import Pins
 from builder.record import Attachment, Index, Release
 from builder.registry_client import RegistryClient
-from tests import published
+from tests import kill_points, published
 from tests.conftest import SAMPLES, Recorder, builder
 from tests.docker_registry import DockerRegistry
 
@@ -175,6 +176,21 @@ def test_an_image_without_a_source_is_not_built_from_one(release, tiny_pins):
     result = builder("build", "--pins", tiny_pins, "--source-of", f"{release.repository}:tiny")
     assert result.returncode == 7
     assert "no source goes with" in result.stderr
+
+
+def test_what_a_killed_run_has_left_is_made_whole_by_the_next(client, tree, everything):
+    receipt = published.a_receipt_of(tree, everything)
+    for number in kill_points.each():
+        release = published.released(client, replace(receipt, build_number=number))
+        left = replace(release, smoke=published.a_smoke("sha256:another"))
+        more = kill_points.kill(lambda left=left: attached(left, everything), number)
+        made = attached(release, everything)
+        assert sorted(one.kind for one in made) == ["evidence", "provenance", "sbom", "source"]
+        there = [one.digest for one in referrers.attached(client, release.digest)]
+        assert sorted(there) == sorted(one.digest for one in made)
+        if not more:
+            break
+    assert number > 10
 
 
 def test_what_is_attached_goes_with_its_release(
