@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from builder import git
 from builder.commits import Commit
 from builder.errors import UsageError
+from builder.git_cache import anew
 from builder.locks import locked
 from builder.progress import Progress
 
@@ -16,6 +17,7 @@ def resolve(remote: git.Remote, refs: list[str], progress: Progress) -> list[str
         return [git.resolve(remote, ref, progress) for ref in refs]
 
 
+@anew
 def line(remote: git.Remote, good: str, bad: str, progress: Progress) -> list[Commit]:
     """What led from the good commit to the bad one, oldest first, a merge as one step.
 
@@ -29,6 +31,7 @@ def line(remote: git.Remote, good: str, bad: str, progress: Progress) -> list[Co
         return history.between(good, bad)[::-1]
 
 
+@anew
 def inside(remote: git.Remote, merge: Commit, progress: Progress) -> list[Commit]:
     """The commits that a merge of two brought, along their own first parents, oldest first."""
     with _history(remote, progress) as history:

@@ -126,11 +126,11 @@ class _Found:
 
 
 def _not_there(case: Case, commit: str, progress: Progress) -> _Found | None:
-    """A skip for a commit whose tree the remote does not give out."""
+    """A skip for a commit whose tree the remote does not give out, or that no disk can hold."""
     try:
         with _tree(case.remote, commit, progress):
             return None
-    except RefNotFoundError as error:
+    except (RefNotFoundError, BuildFailedError) as error:
         return _Found("skip", "fetch", f"{error.what}\n{error.why}".strip())
 
 

@@ -1,6 +1,7 @@
 """Branches that builder writes on the remote of a checkout; nobody's work tree is touched."""
 
 import base64
+import re
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,11 @@ from builder.progress import Progress
 NAME = "builder nightly"
 ADDRESS = "nightly@builder.invalid"
 """Who commits: no person's address, and none that a host gives to somebody."""
+
+_REACHES = re.compile(
+    r"(credential|http|ssh|url)\.|core\.(gitproxy|sshcommand)$|remote\.origin\.(url|pushurl|proxy)"
+)
+"""The settings of a checkout by which its remote is reached."""
 
 _IDENTITY = {
     "GIT_AUTHOR_NAME": NAME,
@@ -59,19 +65,15 @@ class Checkout:
         """
         progress.step(f"push {branch}")
         try:
-            kept = f"refs/builder/{base}"
-            self._git("fetch", "--no-tags", "--depth=1", "origin", f"+refs/heads/{base}:{kept}")
-            # What was killed left a folder behind that git still knows.
-            self._git("worktree", "prune")
+            # In a repository of its own: the checkout stays as it is.
             with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as scratch:
                 tree = Path(scratch) / "tree"
-                self._git("worktree", "add", "--quiet", "--detach", str(tree), kept)
-                try:
-                    if not edit(tree):
-                        return None
-                    return self._push(tree, branch, message, date)
-                finally:
-                    self._git("worktree", "remove", "--force", str(tree))
+                self._apart(Path(scratch), "init", "--quiet", "--template=", str(tree))
+                kept = f"refs/builder/{base}"
+                wanted = f"+refs/heads/{base}:{kept}"
+                self._apart(tree, "fetch", "--no-tags", "--depth=1", "origin", wanted)
+                self._apart(tree, "checkout", "--quiet", "--detach", kept)
+                return self._push(tree, branch, message, date) if edit(tree) else None
         except git.CommandError as error:
             raise _failed(f"{branch} could not be pushed to {self.origin}", error) from error
 
@@ -118,21 +120,22 @@ class Checkout:
 
     def _push(self, tree: Path, branch: str, message: str, date: str) -> str:
         dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
-        self._git("add", "--all", at=tree)
-        self._git("commit", "--quiet", "--no-verify", "-m", message, at=tree, more=dates)
-        made = self._git("rev-parse", "HEAD", at=tree)
-        there = self._git("ls-remote", "origin", f"refs/heads/{branch}").partition("\t")[0]
+        self._apart(tree, "add", "--all")
+        self._apart(tree, "commit", "--quiet", "--no-verify", "-m", message, more=dates)
+        made = self._apart(tree, "rev-parse", "HEAD")
+        listed = self._apart(tree, "ls-remote", "origin", f"refs/heads/{branch}")
+        there = listed.partition("\t")[0]
         if there == made:
             return made
         if there:
-            self._check_ours(branch, there)
+            self._check_ours(tree, branch, there)
         lease = f"--force-with-lease=refs/heads/{branch}:{there}"
-        self._git("push", "--quiet", lease, "origin", f"{made}:refs/heads/{branch}", at=tree)
+        self._apart(tree, "push", "--quiet", lease, "origin", f"{made}:refs/heads/{branch}")
         return made
 
-    def _check_ours(self, branch: str, there: str) -> None:
-        self._git("fetch", "--no-tags", "--depth=1", "origin", there)
-        who = self._git("show", "--no-patch", "--no-show-signature", "--format=%ce", there)
+    def _check_ours(self, tree: Path, branch: str, there: str) -> None:
+        self._apart(tree, "fetch", "--no-tags", "--depth=1", "origin", there)
+        who = self._apart(tree, "show", "--no-patch", "--no-show-signature", "--format=%ce", there)
         if who != ADDRESS:
             raise NotOursError(
                 f"the branch {branch} holds a commit of {who}: it was left as it is",
@@ -142,6 +145,28 @@ class Checkout:
     def _git(self, *words: str, at: Path | None = None, more: dict[str, str] | None = None) -> str:
         environment = {**_IDENTITY, **signed(self.host), **(more or {})}
         return git.command(at or self.root, words, environment)
+
+    def _apart(self, tree: Path, *words: str, more: dict[str, str] | None = None) -> str:
+        """What git says in a repository that has no remote of its own."""
+        environment = {**_IDENTITY, **signed(self.host), **(more or {})}
+        return git.command(tree, words, environment, self._reached())
+
+    def _reached(self) -> list[tuple[str, str]]:
+        """How the checkout reaches its remote: another repository of ours reaches it so too."""
+        words = ("config", "--local", "--includes", "--list", "-z")
+        listed = git.output(self.root, words, {}).decode(errors="replace").split("\0")
+        found = [(key, value) for key, _, value in (one.partition("\n") for one in listed)]
+        places = {"remote.origin.url", "remote.origin.pushurl"}
+        return [
+            (key, self._absolute(value) if key in places else value)
+            for key, value in found
+            if _REACHES.match(key)
+        ]
+
+    def _absolute(self, url: str) -> str:
+        """A path is of the checkout's folder."""
+        local = ":" not in url.partition("/")[0] and (self.root / url).exists()
+        return str(self.root / url) if local else url
 
 
 def _failed(what: str, error: git.CommandError) -> RemoteUnavailableError:

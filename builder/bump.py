@@ -21,6 +21,7 @@ from builder.errors import (
     RemoteUnavailableError,
     UsageError,
 )
+from builder.git_cache import anew
 from builder.locks import locked
 from builder.model import Fork, Pins, Receipt
 from builder.pins_edit import Pin
@@ -155,6 +156,7 @@ class _Move:
     left_out: list[Commit]
 
 
+@anew
 def _look_up(remote: git.Remote, fork: Fork, ref: str | None, progress: Progress) -> _Move:
     git.require()
     branch = fork.branch or "HEAD"
@@ -165,7 +167,7 @@ def _look_up(remote: git.Remote, fork: Fork, ref: str | None, progress: Progress
         for commit in (head, target):
             history.bring(commit, progress)
         number = history.build_number(target)
-        new = Pin(target, number, datetime.fromisoformat(history.date(target)))
+        new = Pin(target, number, _date(history, target))
         old = _pinned(fork)
         known = old is not None and _bring(history, old.commit, progress)
         objections = list(_objections(history, old, new, head, branch, known=known))
@@ -181,22 +183,41 @@ def _look_up(remote: git.Remote, fork: Fork, ref: str | None, progress: Progress
     return _Move(old, new, branch, objections, commits, left_out)
 
 
+def _date(history: git.History, commit: str) -> datetime:
+    """Raises RefusedError for a commit of which pins.toml could not say when it was made."""
+    text = history.date(commit)
+    if not text:
+        raise RefusedError(
+            f"{commit[:9]} cannot be pinned: it states no date that can be read",
+            why="`git cat-file commit` shows what it states",
+            hint="another commit: --to REF",
+        )
+    return datetime.fromisoformat(text)
+
+
 def _groups(remote: git.Remote, fork: Fork, move: _Move, progress: Progress) -> tuple[Group, ...]:
     """The commits of a move by what they touch; none where the remote does not tell."""
     if not move.commits or move.old is None:
         return ()
     try:
         with locked(remote.cache("names"), f"another look-up of fork {remote.fork}", progress):
-            progress.step(f"fetch the history of {remote.url}")
-            history = git.Branch(remote)
-            history.fetch(fork.branch)
-            for commit in (move.new.commit, move.old.commit):
-                if not history.holds(commit):
-                    history.fetch_commit(commit)
-            return history.groups(history.steps(move.old.commit, move.new.commit))
+            return _touched(remote, fork, move.old.commit, move.new.commit, progress)
     except (RemoteUnavailableError, RefNotFoundError) as error:
         progress.warn(f"what the commits touch is not told: {error.what}")
         return ()
+
+
+@anew
+def _touched(
+    remote: git.Remote, fork: Fork, old: str, new: str, progress: Progress
+) -> tuple[Group, ...]:
+    progress.step(f"fetch the history of {remote.url}")
+    history = git.Branch(remote)
+    history.fetch(fork.branch)
+    for commit in (new, old):
+        if not history.holds(commit):
+            history.fetch_commit(commit)
+    return history.groups(history.steps(old, new))
 
 
 def _objections(

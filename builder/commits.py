@@ -1,5 +1,6 @@
 """Commits by what they touch: pure, from their file names and subjects."""
 
+import datetime
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ _FILES: list[tuple[str, GroupName]] = [
     ("ggml/include/*", "server"),
 ]
 
+_LINE = 300
+"""Characters of a subject or a name that are shown."""
+
 _FIX = re.compile(
     r"\b(bug\w*|corrupt\w*|crash\w*|fix(e[sd])?|garbage|hotfix|leaks?|regression|revert\w*)\b", re.I
 )
@@ -99,6 +103,22 @@ class Group:
 def printable(text: str) -> str:
     """What a stranger wrote, such as a subject: nothing in it may move a terminal's cursor."""
     return "".join(char if char.isprintable() else "�" for char in text)
+
+
+def shown(text: str) -> str:
+    """A stranger's line as it is shown: printable, and cut where it is longer than a line."""
+    return printable(text if len(text) <= _LINE else f"{text[: _LINE - 1]}…")
+
+
+def readable_date(text: str) -> str:
+    """RFC 3339 as it is; "" for what a commit can state and no calendar has, as a year of 11476."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        # What is at a calendar's end has no place in other time zones.
+        moment.astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return ""
+    return text if moment.tzinfo else ""
 
 
 def same(one: str, other: str) -> bool:

@@ -11,6 +11,7 @@ from filelock import FileLock
 from builder import boundary, commits, freshness_parts, freshness_steps, git, github, paths, pins
 from builder.errors import RefNotFoundError, UsageError
 from builder.freshness_report import Drift, Failure, ForkReport, Reason, Report, Upstream
+from builder.git_cache import anew
 from builder.model import Pins, Policy
 from builder.pins_problems import suggestion
 from builder.progress import Progress
@@ -262,6 +263,7 @@ def _by_comparisons(
     return replace(drift, compared=True)
 
 
+@anew
 def _history_is_here(remote: git.Remote) -> bool:
     if not remote.cache("names").exists():
         return False
@@ -269,6 +271,7 @@ def _history_is_here(remote: git.Remote) -> bool:
         return git.Branch(remote).fetched()
 
 
+@anew
 def _by_history(asked: _Asked, told: str, policy: Policy, progress: Progress) -> Drift:
     """What the branch's own history says; `told` is its head, by ls-remote.
 
@@ -296,9 +299,7 @@ def _by_history(asked: _Asked, told: str, policy: Policy, progress: Progress) ->
 
 def _is_part_here(history: git.Branch, pin: str, head: str) -> bool:
     """Whether an earlier fetch brought the head, with the pin as a part of it."""
-    with contextlib.suppress(Exception):  # what cannot be read is fetched
-        return history.holds(head) and history.holds(pin, below=head)
-    return False
+    return history.holds(head) and history.holds(pin, below=head)
 
 
 def _measured(asked: _Asked, policy: Policy, history: git.Branch, head: str) -> Drift:
@@ -378,9 +379,17 @@ def _stand_in(asked: _Asked, policy: Policy, host: github.Github, head: str) -> 
 
 
 def judged(report: ForkReport, drift: Drift, policy: Policy) -> ForkReport:
-    """The report with where its pin stands, and stale by the rules that say so."""
+    """The report with where its pin stands, and stale by the rules that say so.
+
+    Unknown where none says so and the newest commit has no date: it may be too many days behind.
+    """
     reasons = tuple(_reasons(report, drift, policy))
-    return replace(report, drift=drift, reasons=reasons, verdict="stale" if reasons else "fresh")
+    report = replace(report, drift=drift, reasons=reasons)
+    if not reasons and drift.commits_behind and drift.days_behind is None:
+        newest = (report.head or "")[:9]
+        what = f"the newest commit {newest} states no date that can be read"
+        return replace(report, failure=Failure(what, "how many days behind is not known", ""))
+    return replace(report, verdict="stale" if reasons else "fresh")
 
 
 def _reasons(report: ForkReport, drift: Drift, policy: Policy) -> list[Reason]:
@@ -416,8 +425,13 @@ def _orphaned(report: ForkReport, drift: Drift) -> str:
     return f"a force-push dropped it from {branch}; {still}"
 
 
-def _days(pin: datetime.datetime, head: str) -> int:
-    """Whole days from the pin to the head; 0 when a rewritten head is the older one."""
+def _days(pin: datetime.datetime, head: str) -> int | None:
+    """Whole days from the pin to the head; 0 when a rewritten head is the older one.
+
+    None where the head states no date that can be read.
+    """
+    if not commits.readable_date(head):
+        return None
     return max(0, (datetime.datetime.fromisoformat(head) - pin).days)
 
 

@@ -1,4 +1,4 @@
-"""Git remotes, and a local cache of what they hold. The only importer of GitPython.
+"""Git remotes, and a local cache of what they hold.
 
 Three bare repositories a fork: `trees` holds single commits with their files, `history` commits
 without files (`--filter=tree:0`), which is enough to expand a short SHA and to count, and `names`
@@ -7,43 +7,34 @@ commits with the names of their files (`--filter=blob:none`), which tell what a 
 
 import bisect
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from builder import commits, paths
-from builder.errors import EngineError, RefNotFoundError, RemoteUnavailableError
+from builder import commits, git_run, paths
+from builder.errors import (
+    BuildFailedError,
+    EngineError,
+    RefNotFoundError,
+    RemoteUnavailableError,
+    UsageError,
+)
+from builder.git_cache import BrokenCacheError, GitCache, anew, drop, failure
+from builder.git_run import Said, run_git
 from builder.locks import locked
 from builder.pins_problems import suggestion
 from builder.progress import Progress, Silent
 
-if TYPE_CHECKING:
-    from git import Repo
-    from git.cmd import Git
-
 _FULL = re.compile(r"[0-9a-f]{40}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")
 _REDIRECT = re.compile(r"warning: redirecting to (\S+)")
-_REFUSED = re.compile(
-    r"unadvertised object|not our ref|no such remote ref|couldn't find remote ref"
-)
 
-# A remote that asks for a password or sends nothing for 30 s is a remote that does not answer. What
-# a fetch left out is never fetched later: at a shallow remote git would do so without end.
-_ENVIRONMENT = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
-    "GIT_NO_LAZY_FETCH": "1",
-}
-_PATIENCE = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
+CommandError = git_run.CommandError
 
-
-# GitPython fails on import where git is missing; `require` says so in words.
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+_QUESTION_S = 300.0
+"""For an `ls-remote`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +48,10 @@ class Remote:
         """The folder of one of the fork's local repositories."""
         key = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         return paths.cache() / "git" / f"{self.fork}-{key}" / kind
+
+    def open(self, kind: str) -> GitCache:
+        """One of the fork's local repositories, whose lock the caller holds."""
+        return GitCache(self.cache(kind), self.url)
 
 
 def require() -> None:
@@ -115,6 +110,7 @@ def branch_head(remote: Remote, branch: str | None, progress: Progress) -> str:
     )
 
 
+@anew
 def first_with(
     remote: Remote,
     path: str,
@@ -132,13 +128,14 @@ def first_with(
         return Branch(remote).first_with(path, has_it, old, new)
 
 
+@anew
 def build_number(remote: Remote, commit: str, progress: Progress) -> int | None:
     """`git rev-list --count`, llama.cpp's build number; None when the remote does not tell."""
-    from git.exc import GitCommandError
-
     try:
-        return int(_history(remote, progress).git.rev_list("--count", commit))
-    except (RemoteUnavailableError, GitCommandError):
+        return int(_history(remote, progress).ask("rev-list", "--count", commit))
+    except BrokenCacheError:
+        raise
+    except (RemoteUnavailableError, CommandError):
         return None
 
 
@@ -146,21 +143,16 @@ def build_number(remote: Remote, commit: str, progress: Progress) -> int | None:
 class History:
     """The cached commits of a remote's branches, without files, as `history` fetched them.
 
-    Nothing here asks the remote but `bring`. The caller holds the lock of the history.
+    Nothing here asks the remote but `bring`. The caller holds the lock of the history, and does its
+    work again where BrokenCacheError is raised: `git_cache.anew`.
     """
 
     remote: Remote
-    repository: "Repo"
+    repository: GitCache
 
     def has(self, commit: str) -> bool:
-        """Whether the commit is here. A partial clone's `cat-file -e` would fetch it."""
-        from git.exc import GitCommandError
-
-        try:
-            listed = self.repository.git.rev_list("--missing=allow-any", "--no-walk", commit)
-        except GitCommandError:
-            return False
-        return bool(listed)
+        """Whether the commit is here."""
+        return self.repository.has(commit)
 
     def bring(self, commit: str, progress: Progress) -> None:
         """Have a commit here, on a branch or not, with all its ancestors.
@@ -174,18 +166,20 @@ class History:
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Whether `new` contains `old`; a commit contains itself."""
-        return bool(self.repository.is_ancestor(old, new))  # type: ignore[arg-type]
+        try:
+            self.repository.ask("merge-base", "--is-ancestor", old, new)
+        except CommandError:
+            return False
+        return True
 
     def build_number(self, commit: str) -> int:
         """`git rev-list --count`, llama.cpp's build number. Raises as `bring` does."""
-        from git.exc import GitCommandError
-
         why = ""
         try:
             # Not `--count`: git would ask the remote for each parent that is not here.
-            listed = self.repository.git.rev_list("--missing=print", commit).splitlines()
-        except GitCommandError as error:
-            listed, why = [], str(error.stderr).strip()
+            listed = self.repository.ask("rev-list", "--missing=print", commit).splitlines()
+        except CommandError as error:
+            listed, why = [], error.why
         if not listed or any(line.startswith("?") for line in listed):
             raise RemoteUnavailableError(
                 f"{self.remote.url} does not give out all that led to {commit[:9]}",
@@ -195,18 +189,12 @@ class History:
         return len(listed)
 
     def date(self, commit: str) -> str:
-        """The commit's date as RFC 3339 in UTC."""
+        """The commit's date as RFC 3339 in UTC; "" where it states none that can be read."""
         return commit_date(self.repository, commit)
 
     def between(self, old: str, new: str) -> list[commits.Commit]:
         """What `new` has and `old` lacks, newest first, without files; a merge is one step."""
-        listed = self.repository.git.log(
-            "--first-parent",
-            "--no-show-signature",
-            "--format=%H%x00%P%x00%cI%x00%cn%x00%s%x00",
-            f"{old}..{new}",
-        )
-        return [_commit(*line.split("\0")) for line in listed.split("\n") if line]
+        return _log(self.repository, "--first-parent", f"{old}..{new}")
 
 
 def history(remote: Remote, progress: Progress) -> History:
@@ -215,75 +203,94 @@ def history(remote: Remote, progress: Progress) -> History:
 
 
 def checkout(remote: Remote, commit: str, progress: Progress) -> tuple[Path, str]:
-    """The commit's files in the fork's one work tree, and the commit's date (RFC 3339, UTC).
+    """The commit's files in the fork's one work tree, and the commit's date as `History.date`.
 
     Only files that differ are rewritten, so that a rebuild sends BuildKit only those. The caller
-    holds the fork's lock for as long as it reads the tree.
+    holds the fork's lock for as long as it reads the tree. Raises RemoteUnavailableError,
+    RefNotFoundError; BuildFailedError, by the commit's fault, for files that no disk can hold.
     """
-    repository = _repository(remote, "trees")
-    if not _has(repository, commit):
-        progress.step(f"fetch {commit[:9]} from {remote.url}")
-        _fetch_commit(repository, remote, commit, progress)
     tree = remote.cache("checkout")
-    tree.mkdir(exist_ok=True)
-    git = repository.git
-    git.update_environment(GIT_DIR=str(repository.git_dir), GIT_WORK_TREE=str(tree))
-    git.checkout("--force", "--detach", commit)
-    git.clean("-ffdxq")
-    return tree, commit_date(repository, commit)
+    try:
+        return tree, _check_out(remote, commit, tree, progress)
+    except CommandError:
+        # Either of the two may be what a kill or a power cut left broken.
+        drop(remote.cache("trees"))
+        drop(tree)
+    try:
+        return tree, _check_out(remote, commit, tree, progress)
+    except CommandError as error:
+        drop(tree)
+        raise BuildFailedError(
+            f"{remote.url} at {commit[:9]}: its files cannot be written",
+            why=error.why,
+            hint="another commit: --ref REF",
+            commits_fault=True,
+        ) from error
 
 
+@anew
+def _check_out(remote: Remote, commit: str, tree: Path, progress: Progress) -> str:
+    """The date of a commit whose files are in the work tree then. Raises CommandError."""
+    repository = remote.open("trees")
+    _bring_files(repository, remote, commit, progress)
+    repository.check_out(commit, tree)
+    return commit_date(repository, commit)
+
+
+@anew
 def diff_stat(remote: Remote, old: str, new: str, progress: Progress) -> str:
     """`git diff --stat` of two commits, its last line the sum; at most 30 files are listed.
 
     From the trees that `checkout` fetched, or fetches them. The caller holds the fork's lock.
     Raises RemoteUnavailableError, RefNotFoundError.
     """
-    repository = _repository(remote, "trees")
+    repository = remote.open("trees")
     for commit in (old, new):
-        if not _has(repository, commit):
-            progress.step(f"fetch {commit[:9]} from {remote.url}")
-            _fetch_commit(repository, remote, commit, progress)
-    words = ["--stat=100", "--stat-count=30", "--no-color", "--no-ext-diff"]
-    return str(repository.git.diff(*words, old, new))
+        _bring_files(repository, remote, commit, progress)
+    words = ["--stat=100", "--stat-count=30", "--no-color", "--no-ext-diff", "--no-textconv"]
+    return repository.read("diff", *words, old, new).strip("\n")
 
 
-def commit_date(repository: "Repo", commit: str) -> str:
-    """The commit's date as RFC 3339 in UTC."""
+def commit_date(repository: GitCache, commit: str) -> str:
+    """The commit's date as RFC 3339 in UTC; "" where it states none that can be read."""
     # Not `git show -s`: it reads trees, which git would fetch into a history that has none.
-    return str(
-        repository.git.log(
-            "-1",
-            "--no-walk",
-            "--no-show-signature",
-            "--format=%cd",
-            "--date=format-local:%Y-%m-%dT%H:%M:%SZ",
-            commit,
-            env={"TZ": "UTC"},
-        )
-    )
+    words = ["-1", "--no-walk", "--no-show-signature", "--format=%cd", _DATE, commit]
+    return commits.readable_date(repository.read("log", *words, environment=_UTC))
 
 
-class CommandError(Exception):
-    """A git command failed; `why` is what it said."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+_OF_USER = {"config", "fetch", "ls-remote", "push", "remote", "rev-parse"}
+"""What is asked of a user's own checkout or remote, and so with the user's settings."""
 
 
-def command(folder: Path, words: tuple[str, ...], environment: Mapping[str, str]) -> str:
-    """What `git` says, run in a folder. Raises CommandError; nobody is asked for a password."""
-    from git.cmd import Git
-    from git.exc import GitCommandError
+def command(
+    folder: Path,
+    words: tuple[str, ...],
+    environment: Mapping[str, str],
+    settings: Iterable[tuple[str, str]] = (),
+) -> str:
+    """What `git` says, run in a folder. Raises CommandError; nobody is asked for a password.
 
-    tool = Git(folder)
-    patience = [word for item in _PATIENCE.items() for word in ("-c", "=".join(item))]
-    try:
-        env = {**_ENVIRONMENT, **environment}
-        return str(tool.execute(["git", *patience, *words], env=env)).strip()
-    except GitCommandError as error:
-        raise CommandError(_said(str(error.stderr))) from error
+    Hooks, filters and signing of the user are left out.
+    """
+    return output(folder, words, environment, settings=settings).decode(errors="replace").strip()
+
+
+def output(
+    folder: Path,
+    words: tuple[str, ...],
+    environment: Mapping[str, str],
+    given: bytes = b"",
+    settings: Iterable[tuple[str, str]] = (),
+) -> bytes:
+    """The bytes that `git` writes, run in a folder, with `given` on stdin. Raises CommandError."""
+    return run_git(
+        words,
+        folder=folder,
+        of_user=words[0] in _OF_USER,
+        settings=settings,
+        environment=environment,
+        given=given,
+    ).raw
 
 
 def top(file: Path) -> Path | None:
@@ -295,16 +302,24 @@ def top(file: Path) -> Path | None:
 
 
 def head(tree: Path) -> str | None:
-    """The commit that a work tree on disk says it is, or None when it is no git work tree."""
-    from git import Repo
-    from git.exc import GitError
+    """The commit that a work tree on disk says it is, or None when it is no git work tree.
 
-    if not (tree / ".git").is_dir():
+    Its `.git` is a file in a linked worktree and in a submodule. Raises UsageError where it says
+    what cannot be followed: no other commit is the tree's then.
+    """
+    place = tree / ".git"
+    if not place.exists() and not place.is_symlink():
         return None
+    require()
     try:
-        return str(Repo(tree).head.commit.hexsha)
-    except (GitError, ValueError):
-        return None
+        words = ["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"]
+        return run_git(words, git_dir=place).stdout.strip()
+    except CommandError as error:
+        raise UsageError(
+            f"{tree}: git does not say which commit it is at",
+            why=error.why,
+            hint="say it with --ref SHA",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,21 +339,17 @@ def heads(remote: Remote, branch: str | None) -> Heads:
 
     Raises RemoteUnavailableError.
     """
-    from git.cmd import Git
-
-    git = Git()
-    git.update_environment(**_ENVIRONMENT)
     wanted = f"refs/heads/{branch}" if branch else "HEAD"
     # With the names given the server sends no others: mainline has tens of thousands.
-    output, stderr = _run(git, remote, ["ls-remote", "--symref", remote.url, "HEAD", wanted])
-    lines = [line.split("\t") for line in output.splitlines()]
+    said = _run(remote, "ls-remote", "--symref", remote.url, "HEAD", wanted)
+    lines = _pairs(said.stdout)
     targets = {name: value for value, name in lines if value.startswith("ref:")}
     default = targets.get("HEAD")
     found = {name: value for value, name in lines if not value.startswith("ref:")}
     return Heads(
         commit=found.get(wanted),
         default_branch=default.removeprefix("ref: refs/heads/") if default else None,
-        moved_to=_redirect(stderr),
+        moved_to=_redirect(said.stderr),
     )
 
 
@@ -347,12 +358,12 @@ class Branch:
 
     The caller holds the fork's lock. Nothing but `fetch`, `fetch_all` and `fetch_commit` asks the
     remote: a question about a commit that is not here is not put to git, which would fetch it.
-    All raise RemoteUnavailableError: what git cannot read was not sent whole.
+    All raise RemoteUnavailableError; where it is BrokenCacheError, the work is done again.
     """
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self._repository = _repository(remote, "names")
+        self._repository = remote.open("names")
 
     def fetch(self, branch: str | None) -> str:
         """Bring a branch (None: HEAD) up to date: its commit. Transfers no files' contents.
@@ -392,7 +403,7 @@ class Branch:
             return []
         form = "--format=%(refname:lstrip=3)"
         names = self._git("for-each-ref", form, f"--contains={commit}", "refs/remotes/origin")
-        return names.splitlines()
+        return names.split("\n") if names else []
 
     def count(self, *words: str) -> int:
         """How many commits `git rev-list` counts."""
@@ -457,19 +468,22 @@ class Branch:
         _fetch_history(self._repository, self._remote, "blob:none", refspec, Silent())
 
     def _log(self, *words: str) -> list[commits.Commit]:
-        # A commit's message holds no NUL, and may hold anything else.
-        form = "--format=%x00%H%x00%P%x00%cI%x00%cn%x00%s%x00"
-        fields = self._git("-c", "core.quotePath=false", "log", form, *words).split("\0")[1:]
-        return [_commit(*fields[i : i + 6]) for i in range(0, len(fields), 6)]
+        return _log(self._repository, *words)
 
     def _git(self, *words: str) -> str:
-        from git.exc import GitCommandError
+        return self._repository.read(*words)
 
-        git = self._repository.git
-        try:
-            return str(git.execute(["git", *words], env=git.environment()))
-        except GitCommandError as error:
-            raise _failure(self._remote, str(error.stderr)) from error
+
+_DATE = "--date=format-local:%Y-%m-%dT%H:%M:%SZ"
+_UTC = {"TZ": "UTC"}
+
+
+def _log(repository: GitCache, *words: str) -> list[commits.Commit]:
+    # A field of a commit holds no NUL, and may hold anything else.
+    form = "--format=%x00%H%x00%P%x00%cd%x00%cn%x00%s%x00"
+    said = repository.read("log", "--no-show-signature", _DATE, form, *words, environment=_UTC)
+    fields = said.split("\0")[1:]
+    return [_commit(*fields[i : i + 6]) for i in range(0, len(fields), 6)]
 
 
 def _commit(
@@ -478,39 +492,19 @@ def _commit(
     return commits.Commit(
         commit=commit,
         parents=tuple(parents.split()),
-        date=date,
-        committer=committer,
-        subject=commits.printable(subject),
+        date=commits.readable_date(date),
+        committer=commits.shown(committer),
+        subject=commits.shown(subject),
         # Names with a quote or a control character come in quotes.
         files=tuple(line.strip('"') for line in names.split("\n") if line),
     )
 
 
-def _repository(remote: Remote, kind: str) -> "Repo":
-    from git import Repo
-
-    folder = remote.cache(kind)
-    repository = Repo(folder) if folder.exists() else Repo.init(folder, mkdir=True, bare=True)
-    repository.git.update_environment(**_ENVIRONMENT)
-    with repository.config_writer() as config:
-        config.set_value("core", "autocrlf", "false")
-        config.set_value('remote "origin"', "url", remote.url)
-        for name, value in _PATIENCE.items():
-            config.set_value(*name.split("."), value)
-    return repository
-
-
-def _has(repository: "Repo", commit: str) -> bool:
-    from git.exc import GitCommandError
-
-    try:
-        repository.git.cat_file("-e", f"{commit}^{{commit}}")
-    except GitCommandError:
-        return False
-    return True
-
-
-def _fetch_commit(repository: "Repo", remote: Remote, commit: str, progress: Progress) -> None:
+def _bring_files(repository: GitCache, remote: Remote, commit: str, progress: Progress) -> None:
+    """Have a commit with its files here."""
+    if repository.has(commit):
+        return
+    progress.step(f"fetch {commit[:9]} from {remote.url}")
     try:
         _fetch(repository, remote, ["--depth=1", "origin", commit], progress)
     except RefNotFoundError:
@@ -518,7 +512,7 @@ def _fetch_commit(repository: "Repo", remote: Remote, commit: str, progress: Pro
     else:
         return
     _fetch(repository, remote, ["--refetch", "origin", "+refs/*:refs/remotes/origin/*"], progress)
-    if not _has(repository, commit):
+    if not repository.has(commit):
         raise RefNotFoundError(
             f"{remote.url} has no commit {commit}",
             why="it is on none of the branches and tags; a force-push may have dropped it",
@@ -526,21 +520,20 @@ def _fetch_commit(repository: "Repo", remote: Remote, commit: str, progress: Pro
         )
 
 
-def _history(remote: Remote, progress: Progress) -> "Repo":
-    repository = _repository(remote, "history")
+def _history(remote: Remote, progress: Progress) -> GitCache:
+    repository = remote.open("history")
     progress.step(f"fetch the history of {remote.url}")
     _fetch_history(repository, remote, "tree:0", "+refs/heads/*:refs/remotes/origin/*", progress)
     return repository
 
 
+@anew
 def _expand(remote: Remote, short: str, progress: Progress) -> str:
-    from git.exc import GitCommandError
-
     repository = _history(remote, progress)
     try:
-        return str(repository.git.rev_parse("--verify", f"{short}^{{commit}}"))
-    except GitCommandError as error:
-        ambiguous = "ambiguous" in str(error)
+        return repository.ask("rev-parse", "--verify", f"{short}^{{commit}}")
+    except CommandError as error:
+        ambiguous = "ambiguous" in error.why
         raise RefNotFoundError(
             f"{remote.url}: {short} is {'ambiguous' if ambiguous else 'on none of its branches'}",
             hint="give all 40 digits",
@@ -548,7 +541,7 @@ def _expand(remote: Remote, short: str, progress: Progress) -> str:
 
 
 def _fetch_history(
-    repository: "Repo", remote: Remote, leave_out: str, refspec: str, progress: Progress
+    repository: GitCache, remote: Remote, leave_out: str, refspec: str, progress: Progress
 ) -> None:
     """Fetch commits with all their ancestors, without what `leave_out` filters.
 
@@ -561,9 +554,9 @@ def _fetch_history(
     # A branch that is gone stays in the way of one below its name: x of x/y.
     arguments[:0] = ["--prune"] if "*" in refspec else []
     _fetch(repository, remote, arguments, progress)
-    if repository.git.rev_parse("--is-shallow-repository") == "true":
+    if repository.read("rev-parse", "--is-shallow-repository") == "true":
         # It would stay cut off when the remote is whole again.
-        shutil.rmtree(repository.git_dir)
+        drop(repository.folder)
         raise RemoteUnavailableError(
             f"{remote.url} gives out only a part of its history",
             why="it is a shallow clone itself",
@@ -571,26 +564,21 @@ def _fetch_history(
         )
 
 
-def _fetch(repository: "Repo", remote: Remote, arguments: list[str], progress: Progress) -> None:
-    words = ["fetch", "--no-tags", "--no-write-fetch-head", *arguments]
-    _ask(repository.git, remote, words, progress)
+def _fetch(repository: GitCache, remote: Remote, words: list[str], progress: Progress) -> None:
+    """Ask the remote; a redirect is told."""
+    _warn_moved(remote, _redirect(repository.fetch(*words).stderr), progress)
 
 
 def _ls_remote(remote: Remote, progress: Progress) -> dict[str, str]:
-    from git.cmd import Git
-
-    git = Git()
-    git.update_environment(**_ENVIRONMENT)
-    output = _ask(git, remote, ["ls-remote", remote.url], progress)
-    pairs = (line.split("\t") for line in output.splitlines())
-    return {name: commit for commit, name in pairs}
+    said = _run(remote, "ls-remote", remote.url)
+    _warn_moved(remote, _redirect(said.stderr), progress)
+    return {name: commit for commit, name in _pairs(said.stdout)}
 
 
-def _ask(git: "Git", remote: Remote, words: list[str], progress: Progress) -> str:
-    """What git printed after talking to the remote; a redirect is told."""
-    output, stderr = _run(git, remote, words)
-    _warn_moved(remote, _redirect(stderr), progress)
-    return output
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """The two fields of each line: a ref's name may hold what Python takes for an end of line."""
+    split = (line.partition("\t") for line in text.split("\n") if line)
+    return [(value, name) for value, _, name in split]
 
 
 def _warn_moved(remote: Remote, moved_to: str | None, progress: Progress) -> None:
@@ -601,34 +589,14 @@ def _warn_moved(remote: Remote, moved_to: str | None, progress: Progress) -> Non
         )
 
 
-def _run(git: "Git", remote: Remote, words: list[str]) -> tuple[str, str]:
-    """What git printed on stdout and stderr."""
-    from git.exc import GitCommandError
-
+def _run(remote: Remote, *words: str) -> Said:
+    """What git printed after talking to the remote, in no repository."""
     try:
-        answer = git.execute(["git", *words], with_extended_output=True, env=git.environment())
-    except GitCommandError as error:
-        raise _failure(remote, str(error.stderr)) from error
-    return answer[1], answer[2]
+        return run_git(words, of_user=True, longest_s=_QUESTION_S)
+    except CommandError as error:
+        raise failure(remote.url, error) from error
 
 
 def _redirect(stderr: str) -> str | None:
     found = _REDIRECT.search(stderr)
     return found[1].rstrip("/") if found else None
-
-
-def _failure(remote: Remote, stderr: str) -> RemoteUnavailableError | RefNotFoundError:
-    why = _said(stderr)
-    if _REFUSED.search(stderr):
-        return RefNotFoundError(f"{remote.url} does not give out that commit", why=why)
-    return RemoteUnavailableError(
-        f"{remote.url} does not answer as a git repository",
-        why=why,
-        hint=f"try `git ls-remote {remote.url}`; `--source DIR` builds a tree from disk",
-    )
-
-
-def _said(stderr: str) -> str:
-    """The end of what git said, without GitPython's frame."""
-    text = stderr.strip().removeprefix("stderr: '").rstrip("'").strip()
-    return "\n".join(line for line in text.splitlines() if line.strip())[-1000:]

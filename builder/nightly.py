@@ -206,7 +206,7 @@ def _take(name: str, step: Step, case: Case, journal: Journal, progress: Progres
 
 def _freshness(case: Case, found: Found, progress: Progress) -> tuple[Found, Status, str]:
     report = case.stages.look(case.everything, case.fork, progress)
-    if report.failure:
+    if report.failure and report.drift is None:
         told = report.failure
         raise RemoteUnavailableError(told.what, why=told.why, hint=told.hint)
     drift = report.drift
@@ -214,7 +214,8 @@ def _freshness(case: Case, found: Found, progress: Progress) -> tuple[Found, Sta
         return found, "ok", report.verdict
     found = replace(found, commits_behind=drift.commits_behind, days_behind=drift.days_behind)
     reasons = [f"{one.rule}: {one.text}" for one in report.reasons]
-    where = f"{drift.commits_behind} commits, {drift.days_behind} days behind"
+    days = "an unknown number of" if drift.days_behind is None else drift.days_behind
+    where = f"{drift.commits_behind} commits, {days} days behind"
     return found, "ok", "; ".join([report.verdict, where, *reasons])
 
 

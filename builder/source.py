@@ -134,7 +134,7 @@ def _from_disk(fork: Fork, ref: str | None, folder: Path) -> Tree:
             why="it holds no CMakeLists.txt",
             hint="name the folder that `git clone` made, or an archive",
         )
-    commit = _claimed(fork, ref, folder, git.head(folder))
+    commit = _claimed(fork, ref, folder, None if ref else git.head(folder))
     pinned = commit == fork.commit
     return Tree(
         path=folder.resolve(),

@@ -1,10 +1,11 @@
 """Refs become commits, and commits become trees, against real repositories."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from builder import git
+from builder import git, git_run
 from builder.errors import RefNotFoundError, RemoteUnavailableError
 from tests import http_git
 from tests.conftest import Recorder, Repository
@@ -180,9 +181,5 @@ def test_a_mirror_by_insteadof_is_honoured(repository, progress, monkeypatch):
 
 
 def _objects(repository: Path) -> dict[str, int]:
-    from collections import Counter
-
-    from git import Repo
-
-    listed = Repo(repository).git.cat_file("--batch-all-objects", "--batch-check=%(objecttype)")
-    return dict(Counter(listed.split()))
+    words = ["cat-file", "--batch-all-objects", "--batch-check=%(objecttype)"]
+    return dict(Counter(git_run.run_git(words, git_dir=repository).stdout.split()))
