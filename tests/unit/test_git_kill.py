@@ -9,7 +9,7 @@ import pytest
 
 from builder import git
 from builder.errors import FileError
-from builder.git_cache import GitCache
+from builder.git_cache import GitCache, drop
 from builder.git_run import alone
 from tests import git_kills
 from tests.conftest import Recorder, Repository, builder
@@ -81,11 +81,11 @@ def test_a_kill_anywhere_in_the_first_fetch_is_mended_by_the_next(
         "names": lambda: git.Branch(remote).fetch("master"),
     }[name]
     answer, points = work(), 0
-    git.drop(remote.cache("trees").parent)
+    drop(remote.cache("trees").parent)
     for point in git_kills.each(library, work, step=step):
         points += 1
         assert work() == answer, f"after the kill at {point}"
-        git.drop(remote.cache("trees").parent)
+        drop(remote.cache("trees").parent)
     assert points > 5
 
 
