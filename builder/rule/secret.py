@@ -127,6 +127,9 @@ _STRONG = (
 )
 """What makes a name a secret's, wherever in it."""
 _OF_KEY = r"(?:_(?:\d+|V\d+|PROD|DEV|TEST|STAGING|BASE64|B64|PEM|VALUE|DATA))?"
+_WRITTEN_BY_HAND = re.compile(r"/(etc|home|opt|root|run|srv|tmp|var)/")
+"""Where addresses in text are somebody's own; programs under /usr bring examples of logins."""
+
 _ASSIGNED = re.compile(
     rf"\b([A-Z0-9_]*(?:{_STRONG})[A-Z0-9_]*|(?:[A-Z0-9_]*_)?(?:PASS|PAT)|(?:SSH|DB)PASS|BASIC_?AUTH"
     rf"|[A-Z0-9_]+_PWD|[A-Z0-9_]*_KEY{_OF_KEY}|(?-i:KEY{_OF_KEY}))"
@@ -242,7 +245,10 @@ def in_file(path: str, window: bytes) -> frozenset[str]:
     """The kinds of secret that a part of the file at this path holds."""
     found = kinds(window)
     if not _MAY_HOLD_LOGINS.fullmatch(path):
-        return found
+        if b"://" not in window or b"\0" in window or not _WRITTEN_BY_HAND.match(path):
+            return found
+        text = _COMMENT.sub("", window.decode(errors="replace"))
+        return found | set(_addresses(text))
     text = _COMMENT.sub("", window.decode(errors="replace"))
     written = {*_values(_WRITTEN, text), *_values(_ASSIGNED, text)}
     return found | written | set(_logins(text))
@@ -324,12 +330,16 @@ def _logins(text: str) -> Iterator[str]:
         yield "a login in a header"
     if _IN_QUERY.search(text):
         yield "a key in an address"
-    if _IN_ADDRESS.search(text):
-        yield "a password in an address"
+    yield from _addresses(text)
     if _OF_CURL.search(text):
         yield "a password given to curl"
     if _OF_LOGIN.search(text):
         yield "a password given to a login"
+
+
+def _addresses(text: str) -> Iterator[str]:
+    if _IN_ADDRESS.search(text):
+        yield "a password in an address"
     users = (unquote(user) for user in _USER_OF_ADDRESS.findall(text))
     if any(not _USER.fullmatch(user) for user in users):
         yield "a token in an address"

@@ -560,6 +560,15 @@ class TestSecrets:
     def test_settings_without_a_login_have_none(self, path, text):
         assert in_file(path, text.encode()) == frozenset()
 
+    @pytest.mark.parametrize("path", ["/etc/app/mirror.yaml", "/opt/run.sh", "/var/log/dpkg.log"])
+    def test_a_login_in_an_address_is_found_in_any_text(self, path):
+        text = b"# from the mirror\nurl=https://me:hunter2@mirror.example.org/debian\n"
+        assert in_file(path, text) == {"a password in an address"}
+        token = b"https://0123abcd0123abcd@mirror.example.org"
+        assert in_file(path, token) == {"a token in an address"}
+        assert in_file(path, b"https://mirror.example.org:8080/@me/x?y=me@example.org") == set()
+        assert in_file("/opt/llama/lib/x.so", b"\x7fELF\0" + text) == set()
+
     def test_an_example_in_another_file_is_no_login(self):
         text = b"# http://user:pass@proxy.example.org:3128/, password=..."
         assert in_file("/usr/lib/python3/urllib/request.py", text) == frozenset()
