@@ -4,13 +4,14 @@ import contextlib
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from builder import engine, paths, render, toolkit
+from builder import apt_mirror, engine, paths, render, toolkit
 from builder.errors import EngineError, RemoteUnavailableError
 from builder.model import Bootstrap
 from builder.progress import Progress
@@ -79,17 +80,43 @@ def _toolkit_hooks(recipe: Bootstrap, progress: Progress) -> Iterator[list[str]]
 def _make(tag: str, recipe: Bootstrap, hooks: list[str], progress: Progress) -> str:
     # Documentation is of no use in a base, nor in what is built from it.
     exclude = ["/usr/share/doc/*", "/usr/share/man/*", *recipe.exclude]
-    make = [
-        "mmdebstrap",
-        "--variant=minbase",
-        f"--components={','.join(recipe.components)}",
-        f"--include={','.join(recipe.packages)}",
-        *(f"--dpkgopt=path-exclude={path}" for path in exclude),
-        *hooks,
-        recipe.suite,
-        "-",
-        *mirrors(),
+    mirror = apt_mirror.find()
+    with tempfile.TemporaryDirectory(prefix="turboquant-builder-") as folder:
+        signed_in = _login_hooks(mirror, Path(folder))
+        make = [
+            "mmdebstrap",
+            "--variant=minbase",
+            f"--components={','.join(recipe.components)}",
+            f"--include={','.join(recipe.packages)}",
+            *(f"--dpkgopt=path-exclude={path}" for path in exclude),
+            *hooks,
+            *signed_in,
+            f"--customize-hook=printf %s {shlex.quote(apt_mirror.neutral(recipe))} "
+            '>"$1/etc/apt/sources.list"',
+            recipe.suite,
+            "-",
+            *([mirror.address] if mirror else []),
+        ]
+        return _import(tag, recipe, make, progress)
+
+
+def _login_hooks(mirror: apt_mirror.Mirror | None, folder: Path) -> list[str]:
+    """How mmdebstrap's apt is signed in at the mirror: by a file, which no list of processes shows.
+
+    It lies in the image while that is made, and is gone before the image is packed.
+    """
+    if mirror is None or not mirror.login:
+        return []
+    file = apt_mirror.private(folder / "login.conf", mirror.login)
+    place = '"$1/etc/apt/auth.conf.d/90builder.conf"'
+    return [
+        f"--setup-hook=install -D -m600 {shlex.quote(str(file))} {place}",
+        f"--customize-hook=rm -f {place}",
     ]
+
+
+def _import(tag: str, recipe: Bootstrap, make: list[str], progress: Progress) -> str:
+    """The image that the engine makes of what mmdebstrap writes."""
     # An imported image has no environment of its own.
     change = [f"--change=ENV PATH={_PATH}"] if recipe.wheels else []
     pipe = subprocess.PIPE
@@ -134,18 +161,3 @@ def _follow(process: "subprocess.Popen[bytes]", progress: Progress) -> list[str]
         if line.startswith("I: "):
             progress.detail(line.removeprefix("I: "))
     return lines
-
-
-def mirrors() -> list[str]:
-    """The Debian mirror that this machine's apt uses; empty where mmdebstrap's default must do.
-
-    From `apt-get indextargets`, whose fields apt-get(8) lists.
-    """
-    if shutil.which("apt-get") is None:
-        return []
-    form = "$(CREATED_BY) $(LABEL) $(REPO_URI)"
-    result = subprocess.run(
-        ["apt-get", "indextargets", "--format", form], capture_output=True, text=True, check=False
-    )
-    rows = [line.split(" ") for line in result.stdout.splitlines()]
-    return [row[2] for row in rows if row[:2] == ["Packages", "Debian"]][:1]

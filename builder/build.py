@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import (
+    apt_mirror,
     attestations,
     base_images,
     buildx,
@@ -248,6 +249,9 @@ def prepared(
                 labels=_labels(tree, images, recipe, left_out),
                 no_cache=request.no_cache,
                 builder=request.builder,
+                secrets=apt_mirror.secrets(
+                    images, everything.bases[base_name].bootstrap, Path(scratch)
+                ),
             )
             yield Prepared(client, name, order, tree, images, recipe, cache, left_out)
 

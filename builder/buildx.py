@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -86,7 +86,8 @@ class Order:
     SOURCE_DATE_EPOCH, and not into the engine. `attestations` are options of --attest: they lie in
     the archive too, and the image is to the byte the one that the engine would get. `alone`: a word
     that no other build has. BuildKit lets builds that run at the same time share equal steps, with
-    --no-cache too; not with this one.
+    --no-cache too; not with this one. `secrets` are files that steps may read under a name: they
+    are in no layer and no key of the cache.
     """
 
     dockerfile: Path
@@ -100,6 +101,7 @@ class Order:
     archive: Path | None = None
     attestations: tuple[str, ...] = ()
     alone: str | None = None
+    secrets: Mapping[str, Path] = field(default_factory=dict)
 
 
 class ArchiveRefusedError(EngineError):
@@ -175,6 +177,7 @@ def command(order: Order, metadata: Path) -> list[str]:
     words += [f"--build-arg={name}={value}" for name, value in order.arguments.items()]
     words += [f"--label={name}={value}" for name, value in order.labels.items()]
     words += [f"--tag={tag}" for tag in order.tags]
+    words += [f'--secret=id={name},"src={file}"' for name, file in order.secrets.items()]
     return [*words, str(order.context)]
 
 

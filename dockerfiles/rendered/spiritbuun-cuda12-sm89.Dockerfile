@@ -18,7 +18,8 @@ ADD ${SOURCE_URL:?SOURCE_URL_is_a_required_build_argument}#${COMMIT:?COMMIT_is_a
 FROM ${DEVEL_IMAGE} AS devel
 # No versions: the distribution's security updates are wanted; the base is pinned.
 # hadolint ignore=DL3008
-RUN apt-get update \
+RUN --mount=type=secret,id=devel-apt-sources,target=/etc/apt/sources.list \
+    apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
       ccache \
       cmake \
@@ -204,7 +205,8 @@ FROM ${RUNTIME_IMAGE} AS runtime
 # OpenMP for the CPU backend; TLS and its roots for `-hf` downloads.
 # No versions: the distribution's security updates are wanted; the base is pinned.
 # hadolint ignore=DL3008
-RUN apt-get update \
+RUN --mount=type=secret,id=runtime-apt-sources,target=/etc/apt/sources.list \
+    apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
       ca-certificates \
       libgomp1 \

@@ -10,7 +10,7 @@ import docker
 import pytest
 from docker.errors import NotFound
 
-from builder import bootstrap, doctor
+from builder import apt_mirror, doctor
 from builder.errors import EngineError
 from tests.conftest import ROOT, builder
 from tests.engine.conftest import without_buildx
@@ -150,7 +150,8 @@ def root_archive(suite, tmp_path_factory):
     """The clean root as an archive: no engine, no git, no package lists."""
     archive = tmp_path_factory.mktemp(suite) / "root.tar"
     make = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates,python3"]
-    command = [*make, suite, str(archive), *bootstrap.mirrors()]
+    mirror = apt_mirror.find()
+    command = [*make, suite, str(archive), *([mirror.given] if mirror else [])]
     subprocess.run(command, check=True, capture_output=True)
     return archive
 
