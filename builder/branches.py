@@ -22,7 +22,7 @@ _REACHES = re.compile(
 )
 """The settings of a checkout by which its remote is reached."""
 
-_IDENTITY = {
+IDENTITY = {
     "GIT_AUTHOR_NAME": NAME,
     "GIT_AUTHOR_EMAIL": ADDRESS,
     "GIT_COMMITTER_NAME": NAME,
@@ -75,48 +75,7 @@ class Checkout:
                 self._apart(tree, "checkout", "--quiet", "--detach", kept)
                 return self._push(tree, branch, message, date) if edit(tree) else None
         except git.CommandError as error:
-            raise _failed(f"{branch} could not be pushed to {self.origin}", error) from error
-
-    def take(self, branch: str, folder: Path, progress: Progress) -> None:
-        """Have the files of a branch in a folder that is a git repository of its own.
-
-        A branch that is not there yet is an empty folder. What an earlier run wrote there and did
-        not push stays. Raises RemoteUnavailableError.
-        """
-        progress.step(f"fetch the branch {branch}")
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            if not (folder / ".git").exists():
-                self._git("init", "--quiet", f"--initial-branch={branch}", at=folder)
-                self._git("remote", "add", "origin", self.origin or "", at=folder)
-            self._commit_all(folder, "What a run left")
-            there = self._git("ls-remote", "origin", f"refs/heads/{branch}", at=folder)
-            if not there:
-                return
-            self._git("fetch", "--no-tags", "origin", f"refs/heads/{branch}", at=folder)
-            own = self._git("for-each-ref", "refs/heads", at=folder)
-            words = ("rebase", "--quiet") if own else ("reset", "--quiet", "--hard")
-            self._git(*words, "FETCH_HEAD", at=folder)
-        except git.CommandError as error:
-            raise _failed(f"the branch {branch} of {self.origin} was not had", error) from error
-
-    def give(self, branch: str, folder: Path, message: str, progress: Progress) -> None:
-        """Commit all that a folder of `take` holds, and push it to its branch.
-
-        Raises RemoteUnavailableError; the commit stays in the folder, for the next `take`.
-        """
-        progress.step(f"push the branch {branch}")
-        try:
-            self._commit_all(folder, message)
-            if self._git("for-each-ref", "refs/heads", at=folder):
-                self._git("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}", at=folder)
-        except git.CommandError as error:
-            raise _failed(f"{branch} could not be pushed to {self.origin}", error) from error
-
-    def _commit_all(self, folder: Path, message: str) -> None:
-        self._git("add", "--all", at=folder)
-        if self._git("status", "--porcelain", at=folder):
-            self._git("commit", "--quiet", "--no-verify", "-m", message, at=folder)
+            raise failed(f"{branch} could not be pushed to {self.origin}", error) from error
 
     def _push(self, tree: Path, branch: str, message: str, date: str) -> str:
         dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
@@ -143,15 +102,15 @@ class Checkout:
             )
 
     def _git(self, *words: str, at: Path | None = None, more: dict[str, str] | None = None) -> str:
-        environment = {**_IDENTITY, **signed(self.host), **(more or {})}
+        environment = {**IDENTITY, **signed(self.host), **(more or {})}
         return git.command(at or self.root, words, environment)
 
     def _apart(self, tree: Path, *words: str, more: dict[str, str] | None = None) -> str:
         """What git says in a repository that has no remote of its own."""
-        environment = {**_IDENTITY, **signed(self.host), **(more or {})}
-        return git.command(tree, words, environment, self._reached())
+        environment = {**IDENTITY, **signed(self.host), **(more or {})}
+        return git.command(tree, words, environment, self.reached())
 
-    def _reached(self) -> list[tuple[str, str]]:
+    def reached(self) -> list[tuple[str, str]]:
         """How the checkout reaches its remote: another repository of ours reaches it so too."""
         words = ("config", "--local", "--includes", "--list", "-z")
         listed = git.output(self.root, words, {}).decode(errors="replace").split("\0")
@@ -169,8 +128,9 @@ class Checkout:
         return str(self.root / url) if local else url
 
 
-def _failed(what: str, error: git.CommandError) -> RemoteUnavailableError:
-    hint = "a push needs the permission contents: write; a branch that moved meanwhile, another run"
+def failed(what: str, error: git.CommandError) -> RemoteUnavailableError:
+    """The error of a command that asked the remote."""
+    hint = "a push needs the permission contents: write; then run it again"
     return RemoteUnavailableError(what, why=error.why, hint=hint)
 
 

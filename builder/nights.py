@@ -140,7 +140,7 @@ def _lost(name: str, error: Exception) -> NotJudged:
 
 def _ended(case: Case, night: Night, ends: Ends, progress: Progress) -> tuple[Night, str]:
     """The night in the record and in the fork's issue; after that its journal is no more."""
-    record.write_night(case.record, night)
+    _write(case, night, progress)
     earlier = [one for one in record.read_nights(case.record) if one.fork == case.fork]
     question = _question(case, earlier)
     if question:
@@ -148,7 +148,7 @@ def _ended(case: Case, night: Night, ends: Ends, progress: Progress) -> tuple[Ni
             f"{night.variant}: bisect after {len(failing(earlier, night.variant))} nights"
         )
         night = replace(night, bisect=_bisected(case, question, ends, progress))
-        record.write_night(case.record, night)
+        _write(case, night, progress)
         earlier = [one for one in record.read_nights(case.record) if one.fork == case.fork]
     issue = night_issue.issue(
         case.everything.forks[case.fork].url, earlier, record.read_index(case.record)
@@ -156,6 +156,11 @@ def _ended(case: Case, night: Night, ends: Ends, progress: Progress) -> tuple[Ni
     where = ends.tell(case.fork, issue, case.results, progress)
     nightly.end(case)
     return night, where
+
+
+def _write(case: Case, night: Night, progress: Progress) -> None:
+    with record.alone(case.record, progress):
+        record.write_night(case.record, night)
 
 
 def failing(nights: list[Night], variant: str) -> list[Night]:

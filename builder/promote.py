@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder import floating, publish, registry_login, tags
+from builder import floating, registry_login, tags
 from builder import record as records
 from builder.errors import NameTakenError, NotProvenError, RefNotFoundError, UsageError
 from builder.model import Pins
@@ -34,7 +34,7 @@ def promote(request: Request, record: Path, progress: Progress) -> Release:
     moved by somebody else, UsageError, RefNotFoundError, RemoteUnavailableError.
     """
     own = registry_login.own_registry(request.pins.policy.release.repository)
-    with own, publish.alone(record, progress):
+    with own, records.alone(record, progress):
         index, release = chosen(request, record)
         with RegistryClient(index.repository) as repository:
             check_name(repository, release)

@@ -7,10 +7,9 @@ record has as passed is not asked again.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,7 +21,6 @@ from builder import (
     floating,
     gpu_use,
     image_push,
-    paths,
     registry_login,
     smoke_report,
     tags,
@@ -37,7 +35,6 @@ from builder.errors import (
     RemoteUnavailableError,
     UsageError,
 )
-from builder.locks import locked
 from builder.model import Pins, Receipt
 from builder.pins_problems import is_repository
 from builder.progress import Progress
@@ -153,7 +150,7 @@ def publish(request: Request, stages: Stages, record: Path, progress: Progress) 
     with (
         registry_login.own_registry(request.repository),
         RegistryClient(request.repository) as registry,
-        alone(record, progress),
+        records.alone(record, progress),
     ):
         index = floating.of(record, request.repository)
         progress.step(f"look for {candidate.name}")
@@ -223,12 +220,6 @@ def gpu() -> str | None:
     found = doctor_facts.find_gpus()
     # An engine elsewhere may have one that this machine has not.
     return ", ".join(one.name for one in found) if isinstance(found, list) else "unnamed"
-
-
-def alone(record: Path, progress: Progress) -> AbstractContextManager[None]:
-    """One run at a time writes a record; the lock does not lie in it."""
-    key = hashlib.sha256(str(record.resolve()).encode()).hexdigest()[:8]
-    return locked(paths.cache() / f"record-{key}", f"the other run on {record}", progress)
 
 
 def warn_of_clocks(repository: RegistryClient, progress: Progress) -> None:

@@ -12,16 +12,21 @@ against the names of its files and the characters of a tag, and no link in it is
 
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from builder import paths
 from builder.errors import UsageError
+from builder.locks import locked
 from builder.model import CacheStats, Receipt
+from builder.progress import Progress
 from builder.replace_files import as_kept, read_regular, replace_files, sweep, write_atomically
 from builder.tags import is_tag
 
@@ -165,6 +170,12 @@ def write_release(folder: Path, release: Release, index: Index) -> None:
     replace_files({path: to_bytes(release), folder / "index.json": to_bytes(index)}, root=folder)
 
 
+def alone(folder: Path, progress: Progress) -> AbstractContextManager[None]:
+    """One run at a time writes a record; the lock does not lie in it."""
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    return locked(paths.cache() / f"record-{key}", f"the other run on {folder}", progress)
+
+
 def has_release(folder: Path, name: str) -> bool:
     """Whether the record has a release of this name, be it deleted from the registry since."""
     return (folder / "releases" / f"{_tag(name)}.json").exists()
@@ -187,7 +198,7 @@ def now() -> str:
 
 
 def write_night(folder: Path, night: Night) -> Path:
-    """Write one night; a second run of the same night replaces it."""
+    """Write one night; a second run of the same night replaces it. The caller keeps others out."""
     path = folder / "nights" / f"{_night(night)}.json"
     sweep(path.parent)
     write_atomically(path, to_bytes(night), root=folder)

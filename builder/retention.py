@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from builder import promote, publish, referrers, rollback
+from builder import promote, referrers, rollback
 from builder import record as records
 from builder.errors import RemoteUnavailableError, UsageError
 from builder.progress import Progress
@@ -65,7 +65,7 @@ def prune(request: Request, record: Path, progress: Progress) -> Pruned:
     """
     if request.keep is None and request.keep_days is None:
         raise UsageError("which releases are old?", hint="--keep N, --keep-days DAYS, or both")
-    with publish.alone(record, progress):
+    with records.alone(record, progress):
         index = promote.recorded(record)
         with RegistryClient(index.repository) as repository:
             releases = [records.read_release(record, name) for name in index.releases]

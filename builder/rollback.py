@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder import floating, promote, publish, registry_login, tags
+from builder import floating, promote, registry_login, tags
 from builder import record as records
 from builder.errors import UsageError
 from builder.model import Pins
@@ -32,7 +32,7 @@ def rollback(request: Request, record: Path, progress: Progress) -> Release:
     RemoteUnavailableError.
     """
     own = registry_login.own_registry(request.pins.policy.release.repository)
-    with own, publish.alone(record, progress):
+    with own, records.alone(record, progress):
         index, release, moved = chosen(request, record)
         with RegistryClient(index.repository) as repository:
             promote.check_name(repository, release)

@@ -136,6 +136,7 @@ def record_branch(
     """
     from builder import git
     from builder.branches import Checkout
+    from builder.record_branch import RecordBranch
 
     if branch is None:
         return lambda _: None
@@ -146,6 +147,6 @@ def record_branch(
             why=f"{file} lies in no git checkout that has one",
             hint="leave it out: the record is kept in a folder",
         )
-    checkout = Checkout(root, host)
-    checkout.take(branch, folder, progress)
-    return lambda progress: checkout.give(branch, folder, "Nights", progress)
+    kept = RecordBranch.of(Checkout(root, host), branch, folder)
+    kept.take(progress)
+    return lambda progress: kept.give("Nights", progress)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builder import bump, night_issue, nights, propose
-from builder.branches import ADDRESS, Checkout, NotOursError, signed
+from builder.branches import ADDRESS, NotOursError, signed
 from builder.bump_report import BumpReport
 from builder.errors import RemoteUnavailableError
 from builder.github import Github
@@ -307,35 +307,6 @@ def test_who_commits_is_nobody(home, remote, threads):
 # --- The record in a branch -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def checkout(home: Repository) -> Checkout:
-    return Checkout(home.path, Github())
-
-
-def test_a_record_comes_from_its_branch_and_goes_there(checkout, remote, tmp_path, progress):
-    first, second = tmp_path / "first", tmp_path / "second"
-    checkout.take("record", first, progress)
-    (first / "index.json").write_text("{}")
-    checkout.give("record", first, "Nights", progress)
-    checkout.take("record", second, progress)
-    assert (second / "index.json").read_text() == "{}"
-    assert remote.git("show", "record:index.json") == "{}"
-
-
-def test_what_was_not_pushed_is_kept_and_goes_with_the_next(checkout, remote, tmp_path, progress):
-    mine, other = tmp_path / "mine", tmp_path / "other"
-    for folder in (mine, other):
-        checkout.take("record", folder, progress)
-    (mine / "mine.json").write_text("{}")
-    (other / "other.json").write_text("{}")
-    checkout.give("record", other, "Nights", progress)
-    with pytest.raises(RemoteUnavailableError):
-        checkout.give("record", mine, "Nights", progress)
-    checkout.take("record", mine, progress)
-    checkout.give("record", mine, "Nights", progress)
-    assert remote.git("ls-tree", "--name-only", "record").split() == ["mine.json", "other.json"]
-
-
 def test_a_record_branch_wants_a_checkout(tiny_pins):
     words = ["nightly", "tiny", "--to", "example.org/me/llama", "--record-branch", "record"]
     made = builder(*words, "--dry-run", "--pins", tiny_pins)
@@ -355,4 +326,4 @@ def test_a_record_that_cannot_be_pushed_is_exit_6_after_the_nights_are_told(home
     made = builder(*words, "--pins", home.path / "pins.toml")
     assert made.returncode == 6
     assert "tiny: not judged: " in made.stdout
-    assert "the record: not judged: record could not be pushed" in made.stdout
+    assert "the record: not judged: the branch record of " in made.stdout
