@@ -107,12 +107,12 @@ def recorded(repository: RegistryClient, digest: str) -> list[Attachment]:
 
     Raises RemoteUnavailableError.
     """
-    listed = repository.referrers(digest) is None
-    tag = referrers.fallback_tag(digest) if listed else None
-    there = referrers.attached(repository, digest)
+    index = repository.referrers(digest)
+    by_itself = set(index.children) if index else set()
+    tag = referrers.fallback_tag(digest)
     found = [
-        Attachment(KINDS[one.kind], one.digest, one.kind, tag)
-        for one in there
+        Attachment(KINDS[one.kind], one.digest, one.kind, None if one.digest in by_itself else tag)
+        for one in referrers.attached(repository, digest)
         if one.kind in KINDS and (one.ours or one.kind == cosign.BUNDLE)
     ]
     for ending in _TAGS:

@@ -40,7 +40,7 @@ class _Resource:
     name: str = ""
     uri: str = ""
     digest: Sums = field(default_factory=dict)
-    annotations: dict[str, str | bool | None] = field(default_factory=dict)
+    annotations: dict[str, str | bool | int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Documents that go with an image in its registry, as OCI artifacts that name it as their subject.
 
-Found again by the referrers API, or where a registry has none (Debian's docker-registry, GHCR) by
+Found again by the referrers API, and where a registry has none (Debian's docker-registry, GHCR) by
 the tag `sha256-<hex>` with an index of them, which whoever pushes one keeps up:
 https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrers-tag-schema
 """
@@ -103,21 +103,26 @@ def attach(
     there = [one for one in attached(repository, subject.digest) if one.ours]
     newest = {one.kind: one for one in there}
     made: list[Attached] = []
-    new: list[Manifest] = []
     for artifact in artifacts:
         files = {one.name: one.sha256 for one in artifact.documents}
         same = newest.get(artifact.kind)
         if same is None or same.files != files:
-            manifest = _push(repository, subject, artifact, created)
-            new.append(manifest)
-            same = _attached(manifest)
+            same = _attached(_push(repository, subject, artifact, created))
         made.append(same)
     kinds, kept = {one.kind for one in artifacts}, {one.digest for one in made}
     old = [one for one in there if one.kind in kinds and one.digest not in kept]
-    if repository.referrers(subject.digest) is None:
-        _list(repository, subject.digest, new, {one.digest for one in old})
+    if not lists(repository, subject.digest, made):
+        _list(
+            repository, subject.digest, [one.manifest for one in made], {one.digest for one in old}
+        )
         return made
     return [*made, *(one for one in old if not _deleted(repository, one, progress))]
+
+
+def lists(repository: "RegistryClient", digest: str, beside: Sequence[Attached]) -> bool:
+    """Whether the registry itself lists these: some answer the question, and do not know them."""
+    index = repository.referrers(digest)
+    return index is not None and {one.digest for one in beside} <= set(index.children)
 
 
 def _deleted(repository: "RegistryClient", old: Attached, progress: Progress) -> bool:
@@ -196,8 +201,9 @@ def fetch(repository: "RegistryClient", sha256: str, file: Path, size: int | Non
 
 
 def _listed(repository: "RegistryClient", digest: str) -> list[str]:
-    index = repository.referrers(digest) or repository.manifest(fallback_tag(digest))
-    return [*dict.fromkeys(index.children)] if index else []
+    """By the registry, and by the tag that is written where it lists nothing."""
+    indexes = (repository.referrers(digest), repository.manifest(fallback_tag(digest)))
+    return [*dict.fromkeys(child for index in indexes if index for child in index.children)]
 
 
 def _push(

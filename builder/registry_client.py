@@ -55,10 +55,11 @@ _MOST_MANIFESTS = 1000
 _SHOWN = 200
 _LARGEST_BLOB = 16 * 1024**3
 _AGAIN = {429, 500, 502, 503, 504}
-_OK, _CREATED, _ACCEPTED, _NO_CONTENT = 200, 201, 202, 204
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
-_REFUSED = {_UNAUTHORIZED, _FORBIDDEN, 405, 501}
-"""What a login that may only push is answered to a DELETE, and everybody where none is taken."""
+_OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 401, 403, 404
+_DONE = {_OK, 201, 202, 204}
+"""The specification has 201 and 202, some registries another of these."""
+_REFUSED = {400, _UNAUTHORIZED, _FORBIDDEN, 405, 406, 410, 501}
+"""The ways to say that this login may not, or that the registry has no such thing."""
 _FIELD = re.compile(r'(\w+)="([^"]*)"')
 _NEXT = re.compile(r'<([^>]+)>;\s*rel="?next"?')
 
@@ -178,18 +179,14 @@ class RegistryClient:
         """Put a manifest under a tag; without one under nothing but its digest."""
         headers = {"Content-Type": manifest.media_type}
         path = f"manifests/{name or manifest.digest}"
-        self._ask("PUT", path, {_CREATED}, headers=headers, data=manifest.body)
+        self._ask("PUT", path, _DONE, headers=headers, data=manifest.body)
 
     def delete(self, digest: str) -> None:
         """Delete a manifest, and with it the tags that stand for it; gone already is no error.
 
         Raises NotAllowedError where this login may not, or the registry deletes nothing.
         """
-        expected = {_OK, _ACCEPTED, _NO_CONTENT, _NOT_FOUND, *_REFUSED}
-        answer = self._ask("DELETE", f"manifests/{digest}", expected)
-        if answer.status in _REFUSED:
-            refusal = _refusal("DELETE", answer.url, answer, self.host)
-            raise NotAllowedError(refusal.what, why=refusal.why, hint=refusal.hint)
+        self._ask("DELETE", f"manifests/{digest}", {*_DONE, _NOT_FOUND})
 
     def tags(self) -> list[str]:
         """All tags of the repository; none for one that is not there."""
@@ -201,7 +198,16 @@ class RegistryClient:
         return found
 
     def referrers(self, digest: str) -> Manifest | None:
-        """The index of what names a manifest as its subject; None: the registry has no such API."""
+        """The index of what names a manifest as its subject; None: the registry has no such API.
+
+        Registries refuse the question in as many ways as there are.
+        """
+        try:
+            return self._referrers(digest)
+        except NotAllowedError:
+            return None
+
+    def _referrers(self, digest: str) -> Manifest | None:
         listed: list[Any] = []
         pages = 0
         for pages, page in enumerate(self._pages(f"referrers/{digest}"), 1):  # noqa: B007
@@ -271,12 +277,12 @@ class RegistryClient:
     def upload(self, digest: str, content: bytes | IO[bytes]) -> None:
         """Bring a blob there, whole or not at all: a broken connection begins it anew."""
         for pause in (*_PAUSES_S, None):
-            begun = self._ask("POST", "blobs/uploads/", {_ACCEPTED})
+            begun = self._ask("POST", "blobs/uploads/", _DONE)
             place = self._named(begun.headers.get("Location", ""))
             place += f"{'&' if '?' in place else '?'}digest={digest}"
             try:
                 # One try: after a failure the registry wants a new place to upload to.
-                self._ask("PUT", place, {_CREATED}, data=content, tries=1)
+                self._ask("PUT", place, _DONE, data=content, tries=1)
             except _TransientError as error:
                 if pause is None:
                     raise
@@ -348,10 +354,11 @@ class RegistryClient:
         data: bytes | IO[bytes] | None,
     ) -> _Answer:
         answer = self._once(method, url, headers, data)
-        if answer.status == _UNAUTHORIZED:
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        if answer.status == _UNAUTHORIZED and challenge:
             # Nobody asked before, or a token has expired: once more, with a new one.
             self._require_own(answer)
-            self._authorize(answer.headers.get("WWW-Authenticate", ""))
+            self._authorize(challenge)
             answer = self._once(method, url, headers, data)
         if answer.status in expected:
             return answer
@@ -494,14 +501,16 @@ def _refusal(method: str, url: str, answer: _Answer, host: str) -> RemoteUnavail
     what = f"{method} {url.partition('?')[0]}: HTTP {answer.status}"
     why = _said(answer.body)
     if answer.status == _UNAUTHORIZED:
-        return RemoteUnavailableError(
+        return NotAllowedError(
             what,
             why=f"the login is missing, wrong or expired; {why}",
-            hint=f"`docker login {host}`",
+            hint=registry_login.how_to(host),
         )
     if answer.status == _FORBIDDEN:
         hint = f"`docker login {host}` as somebody who may write there"
-        return RemoteUnavailableError(what, why=f"the login lacks the right; {why}", hint=hint)
+        return NotAllowedError(what, why=f"the login lacks the right; {why}", hint=hint)
+    if answer.status in _REFUSED:
+        return NotAllowedError(what, why=why)
     wait = web.retry_after(answer.headers)
     if answer.status in _AGAIN and (wait is None or wait <= _PATIENCE_S):
         return _TransientError(what, why=why, wait_s=wait)

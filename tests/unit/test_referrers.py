@@ -14,6 +14,7 @@ from builder.referrers import Artifact, Document
 from builder.registry_client import Manifest, RegistryClient
 from tests import published
 from tests.docker_registry import DockerRegistry
+from tests.registry_proxy import Fault, in_front_of
 
 KIND = "application/spdx+json"
 NOW, LATER, LATEST = (f"2026-11-2{day}T00:00:00Z" for day in range(3))
@@ -27,6 +28,24 @@ def artifact(text: str = "one", kind: str = KIND) -> Artifact:
 def repository(docker_registry_server: DockerRegistry) -> Iterator[RegistryClient]:
     with RegistryClient(f"{docker_registry_server.host}/me/llama") as made:
         yield made
+
+
+def listing(repository: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry lists what is pushed with a subject, as one with the referrers API does."""
+    pushed: list[str] = []
+    put = repository.put
+
+    def noted(manifest: Manifest, name: str | None = None) -> None:
+        put(manifest, name)
+        if "subject" in manifest.content:
+            pushed.append(manifest.digest)
+
+    def referrers_of(_: str) -> Manifest:
+        entries = [{"digest": one} for one in pushed]
+        return registry_client.of(registry_client.INDEX, {"manifests": entries})
+
+    monkeypatch.setattr(repository, "put", noted)
+    monkeypatch.setattr(repository, "referrers", referrers_of)
 
 
 @pytest.fixture
@@ -96,22 +115,8 @@ class TestApi:
     """A registry that lists referrers itself. None was at hand: its one answer is made up."""
 
     @pytest.fixture
-    def listed(self, repository: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        pushed: list[str] = []
-        put = repository.put
-
-        def listing(manifest: Manifest, name: str | None = None) -> None:
-            put(manifest, name)
-            if "subject" in manifest.content:
-                pushed.append(manifest.digest)
-
-        def referrers_of(_: str) -> Manifest:
-            entries = [{"digest": one} for one in pushed]
-            return registry_client.of(registry_client.INDEX, {"manifests": entries})
-
-        monkeypatch.setattr(repository, "put", listing)
-        monkeypatch.setattr(repository, "referrers", referrers_of)
-        return pushed
+    def listed(self, repository: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        listing(repository, monkeypatch)
 
     @pytest.mark.usefixtures("listed")
     def test_another_of_its_kind_is_deleted_and_a_scanners_is_not(self, repository, image):
@@ -195,15 +200,8 @@ def test_where_the_registry_lists_them_itself_no_tag_is_written(
     repository, image, monkeypatch, docker_registry_server
 ):
     """No registry with the referrers API was at hand: its one answer is made up here."""
-    listed: list[str] = []
-
-    def referrers_of(_: str) -> Manifest:
-        entries = [{"digest": one} for one in listed]
-        return registry_client.of(registry_client.INDEX, {"manifests": entries})
-
-    monkeypatch.setattr(repository, "referrers", referrers_of)
+    listing(repository, monkeypatch)
     (made,) = referrers.attach(repository, image, [artifact()], NOW)
-    listed.append(made.digest)
     assert [one.digest for one in referrers.attached(repository, image.digest)] == [made.digest]
     assert docker_registry_server.tags("me/llama") == ["x"]
 
@@ -235,3 +233,49 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(repository, image):
     gone = referrers.Attached(made.kind, made.digest, NOW, {"a.json": "9" * 64}, made.manifest)
     with pytest.raises(RefNotFoundError):
         referrers.read(repository, gone, "a.json")
+
+
+NONE_LISTED = b'{"schemaVersion": 2, "manifests": []}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 400},
+        {"status": 401},
+        {"status": 403},
+        {"status": 405},
+        {"status": 501},
+        {"status": 200, "headers": {"Content-Type": "text/html"}, "body": b"<html>"},
+        {"status": 200, "headers": {"Content-Type": registry_client.INDEX}, "body": NONE_LISTED},
+    ],
+    ids=["400", "401 without a challenge", "403", "405", "501", "a page", "nothing of it"],
+)
+def test_however_the_api_is_refused_they_are_listed_under_the_tag(docker_registry_server, answer):
+    with (
+        in_front_of(docker_registry_server) as proxy,
+        RegistryClient(f"{proxy.host}/me/llama") as repository,
+    ):
+        image = published.push(repository, {"a": "label"}, "x")
+        proxy.faults = [Fault("GET .*/referrers/", times=99, **answer)]
+        (made,) = referrers.attach(repository, image, [artifact()], NOW)
+        (found,) = referrers.attached(repository, image.digest)
+        assert found.digest == made.digest
+    tag = referrers.fallback_tag(image.digest)
+    listed = docker_registry_server.manifest("me/llama", tag)["manifests"]
+    assert [one["digest"] for one in listed] == [made.digest]
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_any_success_is_one(docker_registry_server, status):
+    """Of 202 to a manifest's PUT: containers/image#381."""
+    with (
+        in_front_of(docker_registry_server) as proxy,
+        RegistryClient(f"{proxy.host}/me/llama") as repository,
+    ):
+        proxy.faults = [Fault("PUT .*/manifests/", status=status, body=b"")]
+        repository.put(registry_client.of(registry_client.MANIFEST, {"config": {}}), "x")
+        proxy.faults = [Fault("PUT .*/blobs/", status=status, body=b"")]
+        repository.upload("sha256:" + "a" * 64, b"x")
+        proxy.faults = [Fault("DELETE", status=status, body=b"")]
+        repository.delete("sha256:" + "a" * 64)
