@@ -15,6 +15,9 @@ from builder import ownership, processes, signals
 from builder.errors import UsageError
 from builder.serving import CheckCommand, CheckRun, Serving, State
 
+_SETTINGS = ("LLAMA_", "TURBO", "BUILDER_REGISTRY_")
+"""What variables of the user begin with that change a server unasked, or are none of its matter."""
+
 _LOOPBACK = "127.0.0.1"
 _ANSWER_S = 10.0
 _SIGNAL_CODES = 128
@@ -30,7 +33,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True, slots=True)
 class BinaryTarget:
-    """A program file. `env` is added to this process's environment."""
+    """A program file. `env` is added to this process's environment, without `held_back`."""
 
     path: Path
     env: Mapping[str, str] = field(default_factory=dict)
@@ -50,13 +53,21 @@ class BinaryTarget:
                 [self.path.absolute(), *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.env},
+                env=self._environment(),
                 timeout=_ANSWER_S,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UsageError(f"{self.path} cannot be run", why=str(error)) from error
         return result.stdout.decode(errors="replace")
+
+    def held_back(self) -> list[str]:
+        """Variables of this process's environment that the program is not given, by name."""
+        return sorted(name for name in os.environ.keys() - self.env if name.startswith(_SETTINGS))
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in self.held_back()}
+        return {**kept, **self.env}
 
     def check_command(self) -> CheckCommand | None:
         """None: a program has no HEALTHCHECK, an image has."""
@@ -83,7 +94,7 @@ class BinaryTarget:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.env, ownership.VARIABLE: ownership.mark()},
+                env={**self._environment(), ownership.VARIABLE: ownership.mark()},
                 # All that it starts is known by the session, and ends with it.
                 start_new_session=True,
             )

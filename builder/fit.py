@@ -30,7 +30,7 @@ _STEP, _SLOTS = 256, 256
 _SHOWN = ("f16", "q8_0", "q4_0")
 """Of llama.cpp's own types, those that people weigh a fork's against."""
 
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[MG])(i?B)?")
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?) ?((?P<unit>[mg])(i?b)?)?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,11 +288,14 @@ def _experts_elsewhere(weighing: _Weighing, rows: list[Row]) -> Iterator[str]:
 
 
 def parse_size(text: str, option: str) -> int:
-    """Bytes of `24G`, `0.5G` or `800M`, in units of 1024. Raises UsageError."""
+    """Bytes of `24G`, `24`, `24GiB`, `0.5g` or `800M`, in units of 1024; without one it is GiB.
+
+    Raises UsageError.
+    """
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise UsageError(f"{option}: {text!r} is no size", hint=f"such as {option} 24G")
-    return int(float(found["number"]) * (GIB if found["unit"] == "G" else GIB // 1024))
+    return int(float(found["number"]) * (GIB // 1024 if found["unit"] in {"M", "m"} else GIB))
 
 
 def to_json(found: Fit) -> str:

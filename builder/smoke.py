@@ -111,6 +111,8 @@ def smoke_binary(
     alias = f"{case.profile.alias}-{secrets.token_hex(4)}"
     case = replace(case, profile=replace(case.profile, alias=alias))
     leftovers.end_programs()
+    if held := asked.held_back():
+        progress.warn(f"not given to the server: {', '.join(held)}; --env NAME=VALUE does")
     env = {**WAITING, **case.profile.env, **options.env}
     return _smoke(BinaryTarget(path, env), case, results, progress)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
+from urllib.parse import urlsplit
 
 from builder.errors import UsageError
 from builder.model import Kv, Requirement
@@ -40,6 +41,19 @@ def parse_kv(text: str) -> Kv:
     if not k or (separator and not v) or ":" in v:
         raise UsageError(f"--kv {text!r} is no type", hint="--kv turbo4, or K:V: --kv q8_0:turbo4")
     return Kv(k, v or k)
+
+
+def require_url(text: str) -> str:
+    """The base of a server's address. Raises UsageError: no scheme that HTTP has, or no host."""
+    parts = urlsplit(text)
+    try:
+        whole = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
+    except ValueError:  # a port that is none
+        whole = False
+    if not whole:
+        hint = f"--url http://{text}" if "://" not in text else "--url http://127.0.0.1:8080"
+        raise UsageError(f"--url {text!r} is no address of a server", hint=hint)
+    return text
 
 
 def parse_env(words: Sequence[str]) -> dict[str, str]:

@@ -80,6 +80,8 @@ def smoke(
     )
     if [image, url, binary].count(None) != 2:  # noqa: PLR2004
         raise UsageError("name one target", hint="an image, --url URL or --binary PATH")
+    if url:
+        smoke_options.require_url(url)
     results = paths.results(file)
     with console.progress() as progress:
         if url:

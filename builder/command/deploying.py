@@ -117,7 +117,7 @@ def _services(
     key_file: Path | None,
     pins_file: Path | None,
 ) -> "list[Service]":
-    from builder import services, tags
+    from builder import profiles, services, tags
 
     everything, _ = load(pins_file)
     wanted = image or tags.local(variant or everything.policy.default_variant)
@@ -132,7 +132,12 @@ def _services(
         host=host,
         key_file=key_file,
     )
-    return services.services(everything, names or [], options)
+    found = services.services(everything, names or [], options)
+    chosen = [everything.profiles[one.profile] for one in found]
+    told = [profiles.cautions(one, help_text, key=key_file is not None) for one in chosen]
+    for text in dict.fromkeys(text for texts in told for text in texts):
+        console.tell(f"warning: {text}")
+    return found
 
 
 def _asked(image: str, pins: "Pins", variant: str | None) -> tuple[str | None, str]:

@@ -65,6 +65,21 @@ def test_it_listens_where_it_says(server):
         assert serving.url == f"http://127.0.0.1:{serving.port}"
 
 
+def test_settings_of_the_users_shell_reach_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = program(tmp_path, "#!/bin/sh\nenv\n")
+    secrets = {"BUILDER_REGISTRY_PASSWORD": "hunter2", "LLAMA_API_KEY": "hunter2"}
+    for name, value in {**secrets, "LLAMA_ARG_CTX_SIZE": "64", "TURBO_LAYER_ADAPTIVE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    target = BinaryTarget(shown, {"LLAMA_ARG_CTX_SIZE": "512"})
+    given = target.output()
+    assert "hunter2" not in given
+    assert "TURBO_LAYER_ADAPTIVE" not in given
+    assert "LLAMA_ARG_CTX_SIZE=512" in given
+    assert target.held_back() == [*secrets, "TURBO_LAYER_ADAPTIVE"]
+
+
 def test_it_gets_the_model_the_arguments_and_the_environment(server):
     with BinaryTarget(server, {"CODEBOOK": "x.bin"}).serve(["-np", "2"], Path("m.gguf")) as serving:
         log = wait_for(serving, "ready")

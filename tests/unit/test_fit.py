@@ -12,7 +12,7 @@ import pytest
 from builder import fit as fits
 from builder import gguf_file, memory
 from builder.errors import UsageError
-from builder.fit import GIB, Fit, Request, Row
+from builder.fit import GIB, Fit, Request, Row, parse_size
 from builder.gguf_file import Contents
 from builder.gguf_shape import KvLayer, KvShape
 from builder.memory import KvNeed, Model, Slots, Weights
@@ -270,3 +270,20 @@ def test_what_fits_is_exit_0_and_json_has_it(big: Path):
 @pytest.mark.parametrize("option", [("--vram", "24 apples"), ("--kv", "turbo5"), ("--ctx", "0")])
 def test_a_wrong_option_is_exit_2(big: Path, option: tuple[str, str]):
     assert builder("fit", "--model", big, *option).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        *((text, 24 * 2**30) for text in ("24", "24G", "24g", "24GB", "24GiB", "24 gib", "24.0")),
+        *((text, 512 * 2**20) for text in ("512M", "512mib", "0.5", "0.5g")),
+    ],
+)
+def test_a_size_is_written_as_people_write_it(text: str, size: int) -> None:
+    assert parse_size(text, "--vram") == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "24T", "24X", "-1", "1e3", "24 G B", "٢٤"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--vram: .* is no size"):
+        parse_size(text, "--vram")

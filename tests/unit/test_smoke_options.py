@@ -49,5 +49,15 @@ def test_one_target_is_wanted(words):
     assert "name one target" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "localhost:8080", "ftp://x", "http://", "http://h:port", "nonsense"]
+)
+def test_an_address_without_a_scheme_or_host_is_refused_at_once(url):
+    result = builder("smoke", "--url", url)
+    assert result.returncode == 2
+    assert f"--url {url!r} is no address" in result.stderr
+    assert "--url http://" in result.stderr
+
+
 def test_no_report_shows_the_api_key():
     assert "sesame" not in repr(smoke_options.Options(api_key="sesame"))
