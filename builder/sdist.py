@@ -1,13 +1,12 @@
 """Source trees from a package index: downloaded by name, version and hash, unpacked once."""
 
 import shutil
-import tarfile
 from pathlib import Path
 
 from filelock import FileLock
 
-from builder import package_index, paths
-from builder.errors import RemoteUnavailableError
+from builder import package_index, paths, source_archive
+from builder.errors import RemoteUnavailableError, UsageError
 from builder.model import Source
 from builder.progress import Progress
 
@@ -15,7 +14,8 @@ from builder.progress import Progress
 def tree(source: Source, progress: Progress) -> Path:
     """The folder of the source tree inside the unpacked archive.
 
-    Raises RemoteUnavailableError when the index does not answer, lacks the file or sends others.
+    Raises RemoteUnavailableError when the index does not answer, lacks the file or sends others, or
+    when the archive leads out of its folder.
     """
     home = paths.cache() / "sdist" / f"{source.package}-{source.version}-{source.sha256[:12]}"
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -39,14 +39,18 @@ def _make(source: Source, home: Path, progress: Progress) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         package_index.download(source, "sdist", scratch / "archive", progress)
-        _unpack(scratch / "archive", scratch / "tree")
+        _unpack(source, scratch / "archive", scratch / "tree")
         (scratch / "tree").rename(home)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _unpack(archive: Path, target: Path) -> None:
-    with tarfile.open(archive) as tar:
-        # Debian 12's Python 3.11.2 has no filters yet; the archive is the one whose hash is pinned.
-        tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
-        tar.extractall(target)  # noqa: S202
+def _unpack(source: Source, archive: Path, target: Path) -> None:
+    try:
+        source_archive.extract(archive, target)
+    except UsageError as error:
+        raise RemoteUnavailableError(
+            f"{source.package} {source.version} from the package index cannot be unpacked",
+            why=error.why,
+            hint="pin another version of it in pins.toml",
+        ) from error

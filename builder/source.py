@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from builder import git, render, sdist, source_archive
+from builder import git, render, sdist, source_archive, tree_files
 from builder.errors import UsageError
 from builder.locks import locked
 from builder.model import Fork, Pins, Receipt
@@ -128,7 +128,7 @@ def _from_archive(fork: Fork, ref: str | None, archive: Path, progress: Progress
 
 
 def _from_disk(fork: Fork, ref: str | None, folder: Path) -> Tree:
-    if not (folder / "CMakeLists.txt").is_file():
+    if not tree_files.has_file(folder, "CMakeLists.txt"):
         raise UsageError(
             f"--source {folder}: is no source tree",
             why="it holds no CMakeLists.txt",

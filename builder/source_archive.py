@@ -12,23 +12,23 @@ import re
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from builder import paths
+from builder import paths, tree_files
 from builder.errors import UsageError
 from builder.progress import Progress
+from builder.tree_files import TreeError
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 _COMMENT = "comment"
 _NUMBER = "TURBOQUANT.build-number"
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_LEFT_OUT = {".git"}
+_LEFT_OUT = frozenset({".git"})
 _CHUNK = 1 << 20
 _LARGEST = 4 * 10**9
 """Bytes that a tree may unpack to: forty times llama.cpp's."""
@@ -55,7 +55,8 @@ class Unpacked:
 def write(tree: Path, archive: Path, name: str, known: Known) -> None:
     """Pack all of a tree but `.git` into a new file; `name` is the folder inside.
 
-    Raises UsageError for what cannot be had elsewhere: a link that leads out of the tree, a device.
+    Raises UsageError for what cannot be had elsewhere: a link that leads out of the tree, a device;
+    and for more than can be unpacked again.
     """
     moment = int(datetime.fromisoformat(known.created).timestamp()) if known.created else 0
     facts = {_COMMENT: known.commit or "", _NUMBER: str(known.build_number or "")}
@@ -72,9 +73,12 @@ def write(tree: Path, archive: Path, name: str, known: Known) -> None:
                 pax_headers={key: value for key, value in facts.items() if value},
             ) as tar,
         ):
-            for path in _inside(tree):
-                _add(tar, tree, path, name, moment)
+            left = _LARGEST
+            for path in tree_files.walk(tree, _LEFT_OUT):
+                left -= _add(tar, tree, path, name, moment, left)
         scratch.replace(archive)
+    except TreeError as error:
+        raise _unpacked(tree, "; ".join(filter(None, [error.what, error.why]))) from error
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -160,27 +164,20 @@ def text(archive: Path, name: str) -> str:
         for member in tar:
             if member.isfile() and PurePosixPath(member.name).parts[1:] == (name,):
                 content = tar.extractfile(member)
-                return content.read().decode(errors="replace") if content else ""
+                # Of a longer one the beginning, which names the licence.
+                read = content.read(tree_files.LARGEST_TEXT) if content else b""
+                return read.decode(errors="replace")
     return ""
 
 
 def newest(tree: Path) -> datetime:
     """When anything in a tree was changed last."""
-    times = (path.lstat().st_mtime for path in [tree, *_inside(tree)])
+    times = (path.lstat().st_mtime for path in [tree, *tree_files.walk(tree, _LEFT_OUT)])
     return datetime.fromtimestamp(max(times), UTC)
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    """Every path below a folder, in an order of its own; links are not followed."""
-    for entry in sorted(os.scandir(folder), key=lambda one: one.name):
-        if entry.name in _LEFT_OUT:
-            continue
-        yield Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _inside(Path(entry.path))
-
-
-def _add(tar: tarfile.TarFile, tree: Path, path: Path, name: str, moment: int) -> None:
+def _add(tar: tarfile.TarFile, tree: Path, path: Path, name: str, moment: int, most: int) -> int:
+    """Pack one path, of at most so many bytes, and tell how many it had."""
     found = path.lstat()
     within = path.relative_to(tree)
     member = tarfile.TarInfo(f"{name}/{within.as_posix()}")
@@ -192,17 +189,19 @@ def _add(tar: tarfile.TarFile, tree: Path, path: Path, name: str, moment: int) -
     elif stat.S_ISLNK(found.st_mode):
         member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, str(path.readlink())
         if not _end(path).is_relative_to(tree.resolve()) or Path(member.linkname).is_absolute():
-            raise UsageError(
-                f"{tree}: cannot be archived",
-                why=f"{within} is a link out of it, to {member.linkname}",
-            )
+            raise _unpacked(tree, f"{within} is a link out of it, to {member.linkname}")
         tar.addfile(member)
-    elif stat.S_ISREG(found.st_mode):
-        member.size = found.st_size
-        with path.open("rb") as file:
-            tar.addfile(member, file)
     else:
-        raise UsageError(f"{tree}: cannot be archived", why=f"{within} is no file")
+        with tree_files.opened(tree, within) as file:
+            member.size = os.fstat(file.fileno()).st_size
+            if member.size > most:
+                raise _unpacked(tree, f"it has more than {_LARGEST} bytes")
+            tar.addfile(member, file)
+    return member.size
+
+
+def _unpacked(tree: Path, why: str) -> UsageError:
+    return UsageError(f"{tree}: cannot be archived", why=why)
 
 
 def _safe(archive: Path, member: tarfile.TarInfo) -> PurePosixPath:
@@ -250,8 +249,9 @@ def _end(link: Path) -> Path:
 def _top(archive: Path, home: Path) -> Path:
     """The folder with the tree: the archive's own, or the only one in it."""
     entries = list(home.iterdir())
-    top = entries[0] if len(entries) == 1 and entries[0].is_dir() else home
-    if not (top / "CMakeLists.txt").is_file():
+    single = len(entries) == 1 and tree_files.is_folder(home, entries[0].name)
+    top = entries[0] if single else home
+    if not tree_files.has_file(top, "CMakeLists.txt"):
         raise _refused(archive, "it holds no CMakeLists.txt at its top, nor in its only folder")
     return top
 

@@ -28,7 +28,8 @@ def lay_out(wheels: list[Wheel], exclude: list[str], target: Path, progress: Pro
     """The toolkit as `target`, as it belongs at HOME; `exclude` are patterns of paths there.
 
     No wheel carries the stub of the driver's library: its source comes to lib64/stubs/libcuda.c.
-    Raises RemoteUnavailableError as `package_index.download`, PinsError without cuda.h.
+    Raises RemoteUnavailableError as `package_index.download`, PinsError without cuda.h and for a
+    wheel with a file outside of the folder.
     """
     for wheel in wheels:
         _unpack(_fetch(wheel, progress), exclude, target, progress)
@@ -81,7 +82,7 @@ def _unpack(wheel: Path, exclude: list[str], target: Path, progress: Progress) -
             carried = _CARRIED.fullmatch(member.filename)
             if carried is None or member.is_dir():
                 continue
-            path = _place(carried["path"])
+            path = _place(wheel, carried["path"])
             if any(fnmatch.fnmatchcase(f"{HOME}/{path}", pattern) for pattern in exclude):
                 continue
             file = target / path
@@ -92,7 +93,12 @@ def _unpack(wheel: Path, exclude: list[str], target: Path, progress: Progress) -
             file.chmod(0o755 if member.external_attr >> 16 & 0o100 else 0o644)
 
 
-def _place(path: str) -> PurePosixPath:
+def _place(wheel: Path, path: str) -> PurePosixPath:
     """Where a wheel's file lies in a toolkit: nvcc looks for libraries in lib64."""
     parts = PurePosixPath(path).parts
+    if ".." in parts:
+        raise PinsError(
+            f"{wheel.name} holds a file that leaves the toolkit's folder: {path!r}",
+            hint="pin another version of it in pins.toml",
+        )
     return PurePosixPath("lib64" if parts[0] == "lib" else parts[0], *parts[1:])

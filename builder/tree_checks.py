@@ -9,6 +9,7 @@ from builder.model import Fork, Pins
 from builder.parts import TYPES_TABLE
 from builder.progress import Progress
 from builder.source import Tree
+from builder.tree_files import TreeError
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def checked(
 
     Gives what the pins name, the commit lacks and the variant can do without, in the words of
     `parts`. Raises BuildFailedError when the KV type that the variant is smoked with is not in the
-    tree.
+    tree, and for a tree that cannot be looked through.
     """
     variant = everything.variants[variant_name]
     fork = everything.forks[variant.fork]
@@ -27,8 +28,16 @@ def checked(
     known = pins.broken(fork, tree.commit)
     if known:
         progress.warn(f"{subject} is known to be broken: {known}")
-    _require_smoke_kv(subject, variant.fork, fork, variant.smoke_kv, tree, progress)
-    left_out = parts.lacking(fork, variant, tree.path)
+    try:
+        _require_smoke_kv(subject, variant.fork, fork, variant.smoke_kv, tree, progress)
+        left_out = parts.lacking(fork, variant, tree.path)
+    except TreeError as error:
+        raise BuildFailedError(
+            f"{subject}: {error.what}; nothing was compiled",
+            why=error.why,
+            hint="another tree" if tree.claimed else "another commit with --ref",
+            commits_fault=True,
+        ) from error
     if left_out:
         progress.warn(f"{subject} has no {', '.join(left_out)}: left out")
     try:

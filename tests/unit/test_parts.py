@@ -1,10 +1,11 @@
 """What a commit lacks of what pins.toml names is found in its tree, and told in a few words."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
-from builder import parts, render
+from builder import parts, render, tree_files
 
 VARIANT = "spiritbuun-cuda12-sm86"
 OPTIONS = {"GGML_NEW": True, "GGML_OLD": "x", "CMAKE_CXX_STANDARD": "17"}
@@ -96,3 +97,33 @@ def test_an_option_in_a_comment_is_none(real_pins, fork, tree, text, there):
     variant = replace(real_pins.variants[VARIANT], options={})
     found = parts.lacking(replace(fork, options={"GGML_NEW": True}), variant, tree)
     assert ("options.GGML_NEW" not in found) is there
+
+
+@pytest.mark.parametrize("begun", ["#if 0\n", "/* \n", '"\n', "#if 0\n#endif\n", "# \t" * 3])
+def test_what_is_begun_a_hundred_thousand_times_and_never_ended_is_read_at_once(begun):
+    text = begun * (tree_files.LARGEST_TEXT // len(begun))
+    started = time.monotonic()
+    assert parts.kv_types(text) == frozenset()
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("begun", ["#[[\n", "#[=[ ]]\n", '"\n', '\\"', "#[" + "=" * 50])
+def test_nor_does_a_cmake_file_take_long(tmp_path, begun):
+    (tmp_path / "a.cmake").write_text(begun * (tree_files.LARGEST_TEXT // len(begun)))
+    started = time.monotonic()
+    parts._words_of_cmake(tmp_path)
+    assert time.monotonic() - started < 20
+
+
+def test_a_cmake_file_that_is_too_large_to_be_one_is_not_read(tmp_path):
+    (tmp_path / "a.cmake").write_bytes(bytes(tree_files.LARGEST_TEXT + 1))
+    with pytest.raises(tree_files.TreeError, match="^a.cmake has more than"):
+        parts._words_of_cmake(tmp_path)
+
+
+def test_nor_are_many_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_MOST_OF_CMAKE", 10)
+    for name in ("a.cmake", "b.cmake"):
+        (tmp_path / name).write_bytes(bytes(6))
+    with pytest.raises(tree_files.TreeError, match="more than 10 characters"):
+        parts._words_of_cmake(tmp_path)

@@ -16,11 +16,11 @@ from tests import simple_index
 pytestmark = pytest.mark.usefixtures("private_cache")
 
 
-def archive() -> bytes:
+def archive(name: str = "vendor/tree/CMakeLists.txt") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         text = b"project(tiny)\n"
-        member = tarfile.TarInfo("tiny_package-1.0/vendor/tree/CMakeLists.txt")
+        member = tarfile.TarInfo(f"tiny_package-1.0/{name}")
         member.size = len(text)
         tar.addfile(member, io.BytesIO(text))
     return buffer.getvalue()
@@ -83,3 +83,13 @@ def test_a_subfolder_that_is_not_there_names_the_pin(source, progress):
     with pytest.raises(RemoteUnavailableError) as caught:
         sdist.tree(changed(source, subfolder="vendor/other"), progress)
     assert "`subfolder` in pins.toml" in caught.value.hint
+
+
+def test_no_file_is_written_outside_of_the_archives_folder(source, index, progress):
+    data = archive("../../../../escaped")
+    (index / "tiny_package-1.0.tar.gz").write_bytes(data)
+    evil = changed(source, sha256=hashlib.sha256(data).hexdigest())
+    with pytest.raises(RemoteUnavailableError, match="cannot be unpacked") as caught:
+        sdist.tree(evil, progress)
+    assert "lies outside of it" in caught.value.why
+    assert not [one for one in paths.cache().parent.rglob("*") if one.name == "escaped"]

@@ -170,3 +170,14 @@ def test_wheels_without_the_drivers_header_are_refused(tmp_path, progress):
         toolkit.lay_out(WHEELS[:1], [], tmp_path / "cuda", progress)
 
     assert caught.value.hint == "add nvidia-cuda-runtime"
+
+
+@pytest.mark.parametrize(
+    "name", ["nvidia/cu13/include/../../../../escaped", "nvidia/cu13/bin/..", "nvidia/cu13/x/../y"]
+)
+def test_a_wheel_leaves_no_file_outside_of_the_folder(tmp_path, progress, name):
+    file = tmp_path / "evil.whl"
+    file.write_bytes(wheel({name: "evil"}))
+    with pytest.raises(PinsError, match=r"evil\.whl holds a file that leaves the toolkit's folder"):
+        toolkit._unpack(file, [], tmp_path / "a" / "b" / "cuda", progress)
+    assert not [one for one in tmp_path.rglob("*") if one.name in {"escaped", "y", "a"}]

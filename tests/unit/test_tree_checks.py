@@ -1,5 +1,6 @@
 """What is asked of a tree before anything is compiled, and what its failure then tells."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,3 +156,32 @@ def test_what_is_known_of_a_commit_is_no_reason_for_a_kill(real_pins, tmp_path, 
     fork = replace(real_pins.forks["spiritbuun"], broken={COMMIT: "fixed by abc"})
     pins = replace(real_pins, forks={"spiritbuun": fork})
     assert told(pins, tree(tmp_path, OWN), progress, KILLED).why == "Killed"
+
+
+HOSTILE = {
+    "an endless table": ("ggml/src/ggml.c", lambda path: path.symlink_to("/dev/zero")),
+    "a table from the terminal": ("ggml/src/ggml.c", lambda path: path.symlink_to("/dev/stdin")),
+    "a table of nobody": ("ggml/src/ggml.c", os.mkfifo),
+    "a large table": ("ggml/src/ggml.c", lambda path: path.write_bytes(bytes(5 << 20))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_tree_is_a_judgement_on_its_commit(real_pins, tmp_path, progress, name):
+    made = tree(tmp_path, ["f16", "q4_0", *OWN])
+    within, make = HOSTILE[name]
+    (tmp_path / within).unlink(missing_ok=True)
+    make(tmp_path / within)
+    found = told(real_pins, made, progress, AssertionError("built"))
+    assert found.commits_fault
+    assert found.what.startswith(f"spiritbuun at 111111111: {within} ")
+    assert found.what.endswith("; nothing was compiled")
+
+
+def test_cmake_files_that_are_links_are_not_read(real_pins, tmp_path, progress):
+    made = tree(tmp_path, ["f16", "q4_0", *OWN])
+    (tmp_path / "CMakeLists.txt").symlink_to("/dev/zero")
+    (tmp_path / "more.cmake").symlink_to("/dev/stdin")
+    (tmp_path / "back").symlink_to(".")
+    os.mkfifo(tmp_path / "pipe.cmake")
+    check(real_pins, made, progress)
