@@ -117,7 +117,7 @@ def test_nor_does_a_cmake_file_take_long(tmp_path, begun):
 
 def test_a_cmake_file_that_is_too_large_to_be_one_is_not_read(tmp_path):
     (tmp_path / "a.cmake").write_bytes(bytes(tree_files.LARGEST_TEXT + 1))
-    with pytest.raises(tree_files.TreeError, match="^a.cmake has more than"):
+    with pytest.raises(tree_files.TreeError, match=r"^a\.cmake has more than"):
         parts._words_of_cmake(tmp_path)
 
 
