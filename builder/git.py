@@ -17,12 +17,13 @@ from builder import commits, git_run, paths
 from builder.errors import (
     BuildFailedError,
     EngineError,
+    FileError,
     RefNotFoundError,
     RemoteUnavailableError,
     UsageError,
 )
 from builder.git_cache import BrokenCacheError, GitCache, anew, drop, failure
-from builder.git_run import Said, run_git
+from builder.git_run import Said, TooLongError, run_git
 from builder.locks import locked
 from builder.pins_problems import suggestion
 from builder.progress import Progress, Silent
@@ -32,6 +33,10 @@ _SHORT = re.compile(r"[0-9a-f]{7,39}")
 _REDIRECT = re.compile(r"warning: redirecting to (\S+)")
 
 CommandError = git_run.CommandError
+
+_MOST_FILES = 200_000
+_MOST_BYTES = 4 * 1024**3
+"""Of one commit's tree; llama.cpp has some 3,000 files of 150 MB."""
 
 _QUESTION_S = 300.0
 """For an `ls-remote`."""
@@ -207,25 +212,58 @@ def checkout(remote: Remote, commit: str, progress: Progress) -> tuple[Path, str
 
     Only files that differ are rewritten, so that a rebuild sends BuildKit only those. The caller
     holds the fork's lock for as long as it reads the tree. Raises RemoteUnavailableError,
-    RefNotFoundError; BuildFailedError, by the commit's fault, for files that no disk can hold.
+    RefNotFoundError; BuildFailedError, by the commit's fault, for files that no disk can hold;
+    FileError for a disk that is full, and then keeps none of the files.
     """
     tree = remote.cache("checkout")
     try:
-        return tree, _check_out(remote, commit, tree, progress)
+        return tree, _check_out_or_again(remote, commit, tree, progress)
+    except CommandError as error:
+        drop(tree)
+        raise _too_odd(remote, commit, error.why) from error
+    except FileError:
+        # What fills the disk would fill it for every other fork too.
+        drop(tree)
+        raise
+
+
+def _check_out_or_again(remote: Remote, commit: str, tree: Path, progress: Progress) -> str:
+    try:
+        return _check_out(remote, commit, tree, progress)
     except CommandError:
         # Either of the two may be what a kill or a power cut left broken.
         drop(remote.cache("trees"))
         drop(tree)
+    return _check_out(remote, commit, tree, progress)
+
+
+def _too_odd(remote: Remote, commit: str, why: str) -> BuildFailedError:
+    return BuildFailedError(
+        f"{remote.url} at {commit[:9]}: its files cannot be written",
+        why=why,
+        hint="another commit: --ref REF",
+        commits_fault=True,
+    )
+
+
+def _check_size(repository: GitCache, remote: Remote, commit: str) -> None:
+    """Raises BuildFailedError for files that would fill a disk: a few folders can name millions.
+
+    CommandError where not all of them are here, as after a fetch that was killed.
+    """
     try:
-        return tree, _check_out(remote, commit, tree, progress)
-    except CommandError as error:
-        drop(tree)
-        raise BuildFailedError(
-            f"{remote.url} at {commit[:9]}: its files cannot be written",
-            why=error.why,
-            hint="another commit: --ref REF",
-            commits_fault=True,
-        ) from error
+        listed = repository.ask("ls-tree", "-r", "-l", "-z", "--full-tree", commit).split("\0")
+    except TooLongError as error:
+        raise _too_odd(remote, commit, "it names millions of files") from error
+    # "-" is a submodule's, "BAD" that of a file which is not here.
+    sizes = [line.split(maxsplit=4)[3] for line in listed if line]
+    if "BAD" in sizes:
+        raise CommandError("files of it are not here")
+    total = sum(int(size) for size in sizes if size != "-")
+    if len(sizes) > _MOST_FILES or total > _MOST_BYTES:
+        why = f"it holds {len(sizes)} files of {total} bytes"
+        most = f"at most {_MOST_FILES} of {_MOST_BYTES} are taken"
+        raise _too_odd(remote, commit, f"{why}; {most}")
 
 
 @anew
@@ -233,6 +271,7 @@ def _check_out(remote: Remote, commit: str, tree: Path, progress: Progress) -> s
     """The date of a commit whose files are in the work tree then. Raises CommandError."""
     repository = remote.open("trees")
     _bring_files(repository, remote, commit, progress)
+    _check_size(repository, remote, commit)
     repository.check_out(commit, tree)
     return commit_date(repository, commit)
 

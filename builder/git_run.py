@@ -71,9 +71,11 @@ _RELIED_ON = {
 }
 
 _OF_THE_DISK = re.compile(
-    r"^(?!remote:|fatal: remote error).*: "
+    r"^(?!remote:|fatal: remote error)(.*: "
     r"(No space left on device|Disk quota exceeded|Read-only file system|Input/output error"
-    r"|File too large|Too many open files)$",
+    r"|File too large|Too many open files)"
+    # Of a checkout it does not say why: what cannot be created has other words.
+    r"|error: unable to write file .*|fatal: .*write error\b.*)$",
     re.M,
 )
 # git names its child by the first word, an option too.

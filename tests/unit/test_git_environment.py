@@ -397,14 +397,31 @@ def test_a_disk_that_is_full_is_no_silent_remote_and_no_fault_of_the_commit(repo
     assert (tree / "large.bin").stat().st_size == 200_000
 
 
-def saying(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    """A git on the path whose fetches end with these words."""
+def test_what_fills_the_disk_does_not_stay_there_for_the_others(
+    repository, tmp_path, monkeypatch, progress
+):
+    """git names no reason where a file of a checkout is written in part."""
+    remote, head = git.Remote("tiny", repository.url), repository.git("rev-parse", "HEAD")
+    tree, _ = git.checkout(remote, repository.git("rev-parse", "HEAD~1"), progress)
+    said = (
+        "error: unable to write file notes.md\nfatal: sha1 file 'x' write error. Out of diskspace"
+    )
+    saying(tmp_path, monkeypatch, said, word="checkout")
+    with pytest.raises(FileError, match=r"git checkout: error: unable to write file"):
+        git.checkout(remote, head, progress)
+    assert not tree.exists()
+
+
+def saying(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: str, *, word: str = "fetch"
+) -> None:
+    """A git on the path whose fetches, or another command, end with these words."""
     shim, words = folder / "bin" / "git", folder / "said"
     shim.parent.mkdir()
     words.write_text(f"{said}\n")
     real = shutil.which("git")
     shim.write_text(
-        f'#!/bin/sh\ncase " $* " in *" fetch "*) cat {words} >&2; exit 128;; esac\n'
+        f'#!/bin/sh\ncase " $* " in *" {word} "*) cat {words} >&2; exit 128;; esac\n'
         f'exec {real} "$@"\n'
     )
     shim.chmod(0o755)

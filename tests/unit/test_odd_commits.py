@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builder import bisect_judges, bump, freshness, git, nights, pins
+from builder import bisect_judges, bump, freshness, git, git_run, nights, pins
 from builder.bump import RefusedError
 from builder.errors import BuildFailedError
 from builder.model import Fork, Pins, Policy, Release
@@ -212,6 +212,31 @@ def test_a_tree_of_folders_deeper_than_a_path_may_be_is_the_commits_fault(
     commit = odd(repository, tree=tree)
     with pytest.raises(BuildFailedError):
         git.checkout(remote, commit, progress)
+    assert (git.checkout(remote, good, progress)[0] / "server.cpp").is_file()
+
+
+@pytest.mark.parametrize("kind", ["files", "bytes"])
+def test_a_tree_that_would_fill_the_disk_is_not_written(
+    remote, repository, progress, monkeypatch, kind
+):
+    """Ten folders of ten folders, and so on: a few kilobytes name a hundred million files."""
+    good = repository.git("rev-parse", "HEAD")
+    if kind == "files":
+        tree = tree_with(repository, b"f")
+        for _ in range(8):
+            entries = [b"40000 %d\0" % number + bytes.fromhex(tree) for number in range(10)]
+            tree = store(repository, "tree", b"".join(entries))
+        commit = odd(repository, tree=tree)
+        monkeypatch.setattr(git_run, "_LARGEST", 5_000_000)
+    else:
+        commit = odd(repository)
+        monkeypatch.setattr(git, "_MOST_BYTES", 100)
+    with pytest.raises(BuildFailedError) as caught:
+        git.checkout(remote, commit, progress)
+    assert caught.value.commits_fault
+    assert "files" in caught.value.why
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(remote.cache("trees").parents[3]))
     assert (git.checkout(remote, good, progress)[0] / "server.cpp").is_file()
 
 
