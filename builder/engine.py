@@ -18,11 +18,14 @@ NEXT_COMMAND = "`builder doctor` says what is missing; `builder doctor --fix` in
 def connect(timeout_s: int = 60) -> "DockerClient":
     """A client of the engine that the environment names (DOCKER_HOST, else the usual socket).
 
-    Raises EngineError when nothing answers there.
+    Raises EngineError when nothing answers there, UsageError for broken settings of Docker's.
     """
     import docker
     from docker.errors import DockerException
 
+    from builder import docker_config
+
+    docker_config.require_readable()
     try:
         client = docker.from_env(timeout=timeout_s)
         client.ping()

@@ -152,6 +152,8 @@ class RegistryClient:
         """The login as the engine takes it; None: nobody's."""
         if self._login is None:
             return None
+        if self._login.identity:
+            return {"identitytoken": self._login.identity}
         return {"username": self._login.user, "password": self._login.password}
 
     def clock_ahead_s(self) -> float | None:
@@ -456,7 +458,8 @@ class RegistryClient:
         import requests
 
         scheme, fields = challenge.partition(" ")[0].lower(), dict(_FIELD.findall(challenge))
-        basic = (self._login.user, self._login.password) if self._login else None
+        login = self._login
+        basic = (login.user, login.password) if login and not login.identity else None
         if scheme == "basic":
             if basic is None:
                 raise _no_login(self.host)
@@ -467,11 +470,28 @@ class RegistryClient:
             raise RemoteUnavailableError(f"{self.host} wants a login", why=challenge[:200])
         realm = registry.token_server(self._base, fields["realm"])
         params = {name: fields[name] for name in ("service", "scope") if name in fields}
-        auth = requests.auth.HTTPBasicAuth(*basic) if basic else None
-        answer = self._send("GET", realm, params=params, auth=auth)
+        if login and login.identity:
+            answer = self._exchange(realm, params, login.identity)
+        else:
+            auth = requests.auth.HTTPBasicAuth(*basic) if basic else None
+            answer = self._send("GET", realm, params=params, auth=auth)
         if answer.status != _OK:
             raise _refusal("GET", realm, answer, self.host)
         self._authorization = f"Bearer {answers.token(answer.body, realm)}"
+
+    def _exchange(self, realm: str, params: Mapping[str, str], identity: str) -> _Answer:
+        """A token for an identity token.
+
+        https://distribution.github.io/distribution/spec/auth/oauth/
+        A redirect is not followed: with the body the identity would go along.
+        """
+        form = {
+            "grant_type": "refresh_token",
+            "client_id": "turboquant-builder",
+            "refresh_token": identity,
+            **params,
+        }
+        return self._send("POST", realm, data=form, allow_redirects=False)
 
 
 def _limits(most: int) -> "Limits":

@@ -21,10 +21,11 @@ _own: ContextVar[str | None] = ContextVar("own", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user's name and password, or a token in its place. Neither shows in a repr."""
+    """A user's name and password, or an identity token in their place. None shows in a repr."""
 
     user: str = field(repr=False)
     password: str = field(repr=False)
+    identity: str = field(default="", repr=False)
 
 
 @contextlib.contextmanager
@@ -85,6 +86,9 @@ def _from_store(host: str) -> Login | None:
     import docker.auth
     from docker.errors import DockerException
 
+    from builder import docker_config
+
+    docker_config.require_readable()
     try:
         found = docker.auth.load_config().resolve_authconfig(None if host == "docker.io" else host)
     except DockerException as error:
@@ -95,13 +99,12 @@ def _from_store(host: str) -> Login | None:
         ) from None
     if not found:
         return None
+    if found.get("IdentityToken"):
+        return Login("", "", str(found["IdentityToken"]))
     user = found.get("username") or found.get("Username")
     password = found.get("password") or found.get("Password")
     if not user or not password:
-        raise UsageError(
-            f"the login for {host} is an identity token, which builder cannot use",
-            hint=how_to(host).partition(", or ")[2],
-        )
+        raise UsageError(f"Docker's login for {host} has no password", hint=how_to(host))
     return Login(str(user), str(password))
 
 

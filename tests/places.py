@@ -24,6 +24,7 @@ class Asked:
     method: str
     path: str
     authorization: str | None
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def serve(tls: ssl.SSLContext | None = None) -> Iterator[Place]:
         def log_message(self, *_: object) -> None: ...
 
         def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            asked = Asked(self.command, self.path, self.headers.get("Authorization"))
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked = Asked(self.command, self.path, self.headers.get("Authorization"), body)
             place.asked.append(asked)
             reply = place.answer(asked)
             self.send_response(reply.status)
