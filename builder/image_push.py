@@ -123,7 +123,7 @@ def _known(there: "Sequence[Manifest]", repository: "RegistryClient") -> "dict[s
             continue
         digest = one.image.config.digest
         config = registry_answers.parse(ImageConfig, repository.blob(digest), digest)
-        layers: list[Descriptor] = one.content["layers"]
+        layers: list[Descriptor] = one.content.get("layers", [])
         unpacked = config.rootfs.diff_ids if config.rootfs else []
         if len(unpacked) == len(layers) and all(
             layer.size is not None for layer in one.image.layers

@@ -315,9 +315,10 @@ class RegistryClient:
         """
         wanted, seen = [digest], {digest}
         while wanted:
-            found = self.manifest(wanted.pop(0))
+            named = wanted.pop(0)
+            found = self.manifest(named)
             if found is None:
-                raise RefNotFoundError(f"{self.repository} has no {digest}")
+                raise RefNotFoundError(f"{self.repository} has no {named}")
             yield found
             new = [one for one in dict.fromkeys(found.children) if one not in seen]
             seen.update(new)

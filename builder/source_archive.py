@@ -5,16 +5,21 @@ is in the comment of the global header, where `git get-tar-commit-id` finds it; 
 is the files' time; a build number is our own addition to that header.
 """
 
+import errno
 import gzip
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import stat
 import tarfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from filelock import FileLock
 
@@ -32,6 +37,26 @@ _LEFT_OUT = frozenset({".git"})
 _CHUNK = 1 << 20
 _LARGEST = 4 * 10**9
 """Bytes that a tree may unpack to: forty times llama.cpp's."""
+_MOST, _MOST_LINKS = 50_000, 1_000
+"""Files, folders and links of a tree, and the links of them: ten times llama.cpp's and more."""
+_LARGEST_HEADER = 1 << 20
+"""Bytes of a name, or of what an archive says beside it: they are held in memory."""
+_BUILD_NUMBER = re.compile(r"[0-9]{1,9}")
+_LAST_SECOND = 253_402_300_799
+"""Of the year 9999."""
+# What a tar archive, its compression or a name in it can be wrong with; RecursionError: headers of
+# headers, and links to links.
+_BROKEN = (
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    zlib.error,
+    lzma.LZMAError,
+)
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,44 +137,95 @@ def extract(archive: Path, folder: Path) -> None:
     written through one, and each must lead to somewhere in the folder.
     """
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, tarinfo=_Member) as tar:
+            # All names first: of what is refused nothing is written.
+            members = [(member, _safe(archive, member)) for member in _members(archive, tar)]
             folder.mkdir(parents=True)
             links: dict[Path, str] = {}
             left = _LARGEST
-            for member in tar:
-                path = folder / _safe(archive, member)
+            for member, within in members:
+                path = folder / within
                 if member.issym():
                     links[path] = member.linkname
+                    if len(links) > _MOST_LINKS:
+                        raise _refused(archive, f"it has more than {_MOST_LINKS} links")
                     continue
                 left -= member.size
                 if left < 0:
                     raise _refused(archive, f"it unpacks to more than {_LARGEST} bytes")
                 _write(tar, member, path, archive)
         _link(archive, folder, links)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise _refused(archive, str(error)) from error
+    except _BROKEN as error:
+        raise _broken(archive, error) from error
 
 
 def read(archive: Path) -> Known:
     """What an archive says of its tree. Raises UsageError when it is no tar archive."""
     try:
-        with tarfile.open(archive) as tar:
-            first = next((one for one in tar if one.isfile()), None)
+        with tarfile.open(archive, tarinfo=_Member) as tar:
+            first = next((one for one in _members(archive, tar) if one.isfile()), None)
             said = tar.pax_headers
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise _refused(archive, str(error)) from error
+    except _BROKEN as error:
+        raise _broken(archive, error) from error
     commit, number = said.get(_COMMENT, ""), said.get(_NUMBER, "")
     if not _COMMIT.fullmatch(commit):
         return Known()
-    moment = int(first.mtime) if first else 0
     return Known(
         commit=commit,
-        build_number=int(number) if number.isdecimal() else None,
-        # As `git archive` has it: all files bear the commit's time. 0 is nobody's.
-        created=datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        if moment
-        else "",
+        build_number=int(number) if _BUILD_NUMBER.fullmatch(number) else None,
+        # As `git archive` has it: all files bear the commit's time.
+        created=_time(first.mtime) if first else "",
     )
+
+
+def _time(moment: float) -> str:
+    """RFC 3339; "" for 0, which is nobody's, and for what is in no calendar."""
+    if not 1 <= moment <= _LAST_SECOND:
+        return ""
+    return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class _Member(tarfile.TarInfo):
+    """One of whose header no more is read than a tree's has."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in _EXTENDED and found.size > _LARGEST_HEADER):
+            raise tarfile.ReadError(f"a header of {found.size} bytes")
+        return found
+
+    def _proc_sparse(self, *_: object) -> Self:
+        raise tarfile.ReadError("a file with holes")
+
+    # Their maps are read without a limit; git makes none.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_sparse
+
+
+_EXTENDED = {
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
+
+
+def _members(archive: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Every member, and no more of them than a tree has."""
+    for count, member in enumerate(tar, 1):
+        if count > _MOST:
+            raise _refused(archive, f"it has more than {_MOST} files, folders and links")
+        if member.size < 0:
+            raise _refused(archive, f"{member.name[:80]!r} has {member.size} bytes")
+        yield member
+
+
+def _broken(archive: Path, error: Exception) -> Exception:
+    """What is wrong with the archive; with this machine's disk, if it is that."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return error
+    return _refused(archive, str(error)[:300] or type(error).__name__)
 
 
 def file_sha256(path: Path) -> str:

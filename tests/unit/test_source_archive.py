@@ -1,6 +1,12 @@
 """A source tree as one file: the same bytes each time, and nothing outside whatever it says."""
 
+import bz2
+import contextlib
+import gzip
 import io
+import lzma
+import random
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -144,6 +150,99 @@ def test_an_archive_that_never_ends_is_given_up(tree, tmp_path, monkeypatch):
     with pytest.raises(UsageError) as caught:
         source_archive.extract(packed(tree), tmp_path / "out")
     assert "more than 20 bytes" in caught.value.why
+
+
+def headers(kind: bytes, size: int, count: int = 1) -> bytes:
+    """Headers of this kind that say to be so large; of no more than 512 bytes they are whole."""
+    made = member("x", type=kind, size=size).tobuf(tarfile.GNU_FORMAT)
+    return (made + b"\0" * (512 if size <= 512 else 0)) * count
+
+
+SWOLLEN = {
+    "a pax header of 1.5 GB": headers(tarfile.XHDTYPE, 1_500_000_000),
+    "one for all of 1.5 GB": headers(tarfile.XGLTYPE, 1_500_000_000),
+    "a long name of 1 GB": headers(tarfile.GNUTYPE_LONGNAME, 1_000_000_000),
+    "a long link of 1 GB": headers(tarfile.GNUTYPE_LONGLINK, 1_000_000_000),
+    "headers of headers": headers(tarfile.GNUTYPE_LONGNAME, 9, 5000),
+    "a file with holes": headers(tarfile.GNUTYPE_SPARSE, 9),
+    "fewer bytes than none": headers(tarfile.REGTYPE, -512),
+}
+
+
+@pytest.mark.parametrize("content", SWOLLEN.values(), ids=SWOLLEN)
+def test_no_header_fills_the_memory(content, tmp_path, private_cache, progress):
+    archive = tmp_path / "swollen.tar"
+    archive.write_bytes(content + b"\0" * 1024)
+    with pytest.raises(UsageError):
+        source_archive.unpack(archive, progress)
+    with pytest.raises(UsageError):
+        source_archive.read(archive)
+    assert [one for one in (private_cache / "archives").iterdir() if one.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ([member(f"d{n}", type=tarfile.DIRTYPE) for n in range(1501)], "more than 1500 files"),
+        ([link(f"l{n}", f"l{n + 1}") for n in range(1001)], "more than 1000 links"),
+        ([link(f"l{n}", f"l{n + 1}") for n in range(1000)], ""),
+    ],
+    ids=["folders", "links", "links to links"],
+)
+def test_a_tree_of_endless_members_is_given_up(members, why, tmp_path, monkeypatch):
+    monkeypatch.setattr(source_archive, "_MOST", 1500)
+    archive = tmp_path / "many.tar"
+    with tarfile.open(archive, "w") as tar:
+        for one in members:
+            tar.addfile(one)
+    if why:
+        with pytest.raises(UsageError) as caught:
+            source_archive.extract(archive, tmp_path / "out")
+        assert why in caught.value.why
+    else:
+        with contextlib.suppress(UsageError):
+            source_archive.extract(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("moment", ["1e30", "nan", "inf", "-1", "-1e30", "253402300800", "x"])
+@pytest.mark.parametrize("number", ["9" * 5000, "\u0663", "-1", ""])
+def test_what_an_archive_says_of_itself_may_be_nothing(moment, number, tmp_path):
+    archive = tmp_path / "odd.tar"
+    said = {"comment": COMMIT, "TURBOQUANT.build-number": number}
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, pax_headers=said) as tar:
+        made = member("CMakeLists.txt", size=len(PROJECT), pax_headers={"mtime": moment})
+        tar.addfile(made, io.BytesIO(PROJECT))
+    assert source_archive.read(archive) == Known(COMMIT, None, "")
+    source_archive.extract(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, bytes])
+def test_bent_archives_are_refused_or_taken_never_more(pack, tree, tmp_path):
+    """Whatever bytes are bent: exit 2, or a tree."""
+    plain = gzip.decompress(packed(tree).read_bytes())
+    whole = pack(plain)
+    dice = random.Random(pack.__name__)  # noqa: S311 -- of no secret
+    for turn in range(120):
+        bent = bytearray(whole)
+        for _ in range(dice.randint(1, 4)):
+            bent[dice.randrange(len(bent))] = dice.randrange(256)
+        archive = tmp_path / f"bent-{turn}"
+        archive.write_bytes(bent[: dice.choice([None, len(bent) // 2])])
+        with contextlib.suppress(UsageError):
+            source_archive.read(archive)
+        with contextlib.suppress(UsageError):
+            source_archive.extract(archive, tmp_path / f"out-{turn}")
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(tree, tmp_path, monkeypatch):
+    archive = packed(tree)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        source_archive.extract(archive, tmp_path / "out")
 
 
 def cut(archive: Path) -> None:
