@@ -39,6 +39,7 @@ _LARGEST = 4 * 10**9
 """Bytes that a tree may unpack to: forty times llama.cpp's."""
 _MOST, _MOST_LINKS = 50_000, 1_000
 """Files, folders and links of a tree, and the links of them: ten times llama.cpp's and more."""
+_DEEPEST = 100
 _LARGEST_HEADER = 1 << 20
 """Bytes of a name, or of what an archive says beside it: they are held in memory."""
 _BUILD_NUMBER = re.compile(r"[0-9]{1,9}")
@@ -285,6 +286,8 @@ def _safe(archive: Path, member: tarfile.TarInfo) -> PurePosixPath:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
         raise _refused(archive, f"{member.name!r} lies outside of it")
+    if len(path.parts) > _DEEPEST:
+        raise _refused(archive, f"{member.name[:80]!r}… lies more than {_DEEPEST} folders deep")
     if not (member.isfile() or member.isdir() or member.issym()):
         raise _refused(archive, f"{member.name!r} is no file, folder or symbolic link")
     return path

@@ -99,7 +99,13 @@ class World:
     def _documents(self, release: Release) -> None:
         of = self.subject["digest"]
         parts = sbom.document(
-            REPOSITORY, of, release.receipt, published.CONTENTS, url=published.URL, licence="MIT"
+            REPOSITORY,
+            of,
+            release.receipt,
+            published.CONTENTS,
+            url=published.URL,
+            licence="MIT",
+            archive="a" * 64,
         )
         files = {
             attest.ARCHIVE: self._blob("archive", b"the source"),
@@ -136,7 +142,7 @@ class World:
             "config": self._blob("empty", b"{}"),
             "layers": titled,
             "subject": self.subject,
-            "annotations": {referrers.CREATED: TIMES},
+            "annotations": {referrers.CREATED: TIMES, referrers.OURS: "yes"},
         }
         made = self._manifest("artifact", MANIFEST, content)
         return made | {"artifactType": kind, "annotations": {referrers.CREATED: TIMES}}

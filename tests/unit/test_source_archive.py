@@ -125,6 +125,7 @@ HOSTILE: dict[str, list[tarfile.TarInfo]] = {
     "a device": [member("a", type=tarfile.CHRTYPE)],
     "a pipe": [member("a", type=tarfile.FIFOTYPE)],
     "a file twice": [member("a"), member("a")],
+    "folders in folders": [member("/".join("a" * 1500))],
 }
 
 
