@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder import ownership, processes, signals
+from builder import ownership, processes, signals, strangers_environment
 from builder.errors import UsageError
 from builder.serving import CheckCommand, CheckRun, Serving, State
 
@@ -33,7 +33,10 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True, slots=True)
 class BinaryTarget:
-    """A program file. `env` is added to this process's environment, without `held_back`."""
+    """A program file. `env` is added to this process's environment.
+
+    Without `held_back` and what is secret in it.
+    """
 
     path: Path
     env: Mapping[str, str] = field(default_factory=dict)
@@ -66,7 +69,8 @@ class BinaryTarget:
         return sorted(name for name in os.environ.keys() - self.env if name.startswith(_SETTINGS))
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name not in self.held_back()}
+        known, settings = strangers_environment.environment(), self.held_back()
+        kept = {name: value for name, value in known.items() if name not in settings}
         return {**kept, **self.env}
 
     def check_command(self) -> CheckCommand | None:

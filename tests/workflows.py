@@ -48,6 +48,8 @@ def run(script: str, folder: Path, **environment: str) -> "subprocess.CompletedP
     )
 
 
+AUDIT = ".venv/bin/pip-audit"
+
 _STAND_IN = """#!/bin/sh
 echo "$0" >> "$CALLS"
 [ "$(wc -l < "$CALLS")" != "$FAILING" ] || exit 3
@@ -59,7 +61,7 @@ def run_with_stand_ins(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a line whose programs only write down that they were called; the n-th call fails."""
     path = folder / "path"
-    for name in ("path/python3", "path/sudo", ".venv/bin/pip", ".venv/bin/builder"):
+    for name in ("path/python3", "path/sudo", ".venv/bin/pip", ".venv/bin/builder", AUDIT):
         program = folder / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(_STAND_IN)

@@ -87,6 +87,28 @@ def test_it_gets_the_model_the_arguments_and_the_environment(server):
     assert log.splitlines()[0].endswith("-np 2")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BUILDER_REGISTRY_PASSWORD",
+        "GITHUB_TOKEN",
+        "COSIGN_PASSWORD",
+        "SSH_AUTH_SOCK",
+        "HF_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "ANTHROPIC_API_KEY",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+        "PIP_INDEX_URL",
+    ],
+)
+def test_no_secret_of_the_user_is_in_its_environment(tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, "https://me:s3cret@host/")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    target = BinaryTarget(program(tmp_path, "#!/bin/sh\nenv\n"))
+    assert "s3cret" not in target.output("--help")
+    assert "CUDA_VISIBLE_DEVICES=0" in target.output("--help")
+
+
 def test_sigterm_that_nobody_handles_is_143(server):
     with BinaryTarget(server).serve([], Path("m.gguf")) as serving:
         wait_for(serving, "ready")

@@ -1,6 +1,7 @@
 """What cosign is told, by a program that writes it down; and that a real one takes a login."""
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def program(tmp_path: Path, told: Path) -> Path:
     path.write_text(
         f'#!/bin/sh\n[ "$2" = --help ] && {{ echo --signing-config; exit 0; }}\n'
         f'printf "%s\\n" "$@" >{keep}\ncp "$DOCKER_CONFIG/config.json" {keep}.json 2>/dev/null\n'
-        "exit 0\n"
+        f'stat -c %a "$DOCKER_CONFIG" "$DOCKER_CONFIG/config.json" >{keep}.modes\nexit 0\n'
     )
     path.chmod(0o755)
     return path
@@ -100,6 +101,18 @@ def test_a_login_for_another_registry_is_not_in_its_store(either, told, monkeypa
     cosign.sign(either, REFERENCE, Keyless())
     kept = told.with_suffix(".json")
     assert not kept.exists() or PASSWORD not in kept.read_text()
+
+
+def test_the_file_with_the_login_is_nobody_elses(either, told, monkeypatch):
+    monkeypatch.setenv(registry_login.USER, USER)
+    monkeypatch.setenv(registry_login.PASSWORD, PASSWORD)
+    monkeypatch.setenv(registry_login.HOST, "ghcr.io")
+    previous = os.umask(0)
+    try:
+        cosign.sign(either, REFERENCE, Keyless())
+    finally:
+        os.umask(previous)
+    assert told.with_suffix(".modes").read_text().split() == ["700", "600"]
 
 
 def test_without_cosign_nothing_can_be_signed(monkeypatch, tmp_path):
