@@ -128,6 +128,7 @@ def _import(tag: str, recipe: Bootstrap, make: list[str], progress: Progress) ->
             stdin=source.stdout,
             stdout=pipe,
             stderr=subprocess.STDOUT,
+            env=engine.command_environment(),
         ) as target,
     ):
         if source.stdout is not None:
@@ -144,7 +145,12 @@ def _import(tag: str, recipe: Bootstrap, make: list[str], progress: Progress) ->
     if target.returncode != 0:
         raise EngineError(f"{tag}: docker import failed", why=output)
     if source.returncode != 0:
-        subprocess.run(["docker", "image", "rm", output], capture_output=True, check=False)
+        subprocess.run(
+            ["docker", "image", "rm", output],
+            capture_output=True,
+            check=False,
+            env=engine.command_environment(),
+        )
         raise RemoteUnavailableError(
             f"{tag}: mmdebstrap failed",
             why="\n".join(told[-5:]),

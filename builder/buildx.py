@@ -4,7 +4,6 @@ import base64
 import contextlib
 import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from builder import build_errors, plan
+from builder import build_errors, engine, plan
 from builder.errors import BuilderError, BuildFailedError, EngineError, RemoteUnavailableError
 from builder.model import CacheStats, Stage
 from builder.progress import Progress, Silent
@@ -200,7 +199,7 @@ def build(
     """
     metadata = order.dockerfile.with_name("build.json")
     run = _Run(known)
-    _through(command(order, metadata), run, log, progress)
+    _through(command(order, metadata), order.builder, run, log, progress)
     told = json.loads(metadata.read_text(encoding="utf-8"))
     return Built(
         digest=str(told.get("containerimage.digest", "")),
@@ -218,14 +217,16 @@ def helper(order: Order, words: list[str], log: Path) -> None:
     """
     beginning = ["docker", "buildx", "build", "--progress=rawjson", "--provenance=false"]
     beginning += [f"--builder={order.builder}"] if order.builder else []
-    _through([*beginning, *words, str(order.context)], _Run(), log, Silent())
+    _through([*beginning, *words, str(order.context)], order.builder, _Run(), log, Silent())
 
 
-def _through(words: list[str], run: _Run, log: Path, progress: Progress) -> None:
+def _through(
+    words: list[str], builder: str | None, run: _Run, log: Path, progress: Progress
+) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     # Else every attestation names the remote of a git repository around the cache's folder:
     # https://docs.docker.com/build/building/variables/#buildx_git_info
-    environment = os.environ | {"BUILDX_GIT_INFO": "0"}
+    environment = engine.command_environment(builder) | {"BUILDX_GIT_INFO": "0"}
     with (
         log.open("w", encoding="utf-8") as file,
         subprocess.Popen(

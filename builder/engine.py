@@ -1,6 +1,7 @@
 """The Docker engine, through its API: is it there, and what does it hold."""
 
 import contextlib
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
 NEXT_COMMAND = "`builder doctor` says what is missing; `builder doctor --fix` installs it (root)"
+
+_CHOSEN = ("BUILDX_BUILDER", "DOCKER_DEFAULT_PLATFORM")
 
 
 def connect(timeout_s: int = 60) -> "DockerClient":
@@ -40,6 +43,18 @@ def require_command() -> None:
     """Raises EngineError when the docker command, through which builds go, is not installed."""
     if shutil.which("docker") is None:
         raise EngineError("the docker command is not installed", hint=NEXT_COMMAND)
+
+
+def command_environment(builder: str | None = None) -> dict[str, str]:
+    """The environment of a docker command that works on the engine of `connect`, for this platform.
+
+    What a user has chosen for their own commands, another context, builder or platform, is for
+    those: an image would land where nobody looks for it, or be one for another processor. `builder`
+    is the one that is named on the command line, which may be in any context.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _CHOSEN}
+    # The context "default" is that of DOCKER_HOST, or of the usual socket.
+    return kept if builder else {**kept, "BUILDX_BUILDER": "default", "DOCKER_CONTEXT": "default"}
 
 
 def find_image(client: "DockerClient", reference: str) -> "Image | None":

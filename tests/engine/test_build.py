@@ -62,6 +62,16 @@ def test_nothing_changed_gives_the_same_image(mainline_cpu_receipt, real_pins_co
     assert again["image_id"] == mainline_cpu_receipt["image_id"]
 
 
+def test_what_users_chose_for_their_own_builds_changes_no_image(
+    mainline_cpu_receipt, real_pins_copy, monkeypatch
+):
+    monkeypatch.setenv("BUILDX_BUILDER", "nosuch")
+    monkeypatch.setenv("DOCKER_CONTEXT", "nosuch")
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")
+    again = build(real_pins_copy, "mainline-cpu")
+    assert again["image_id"] == mainline_cpu_receipt["image_id"]
+
+
 def test_labels_name_the_rendered_file(engine, mainline_cpu_receipt, real_pins):
     expected = render.render(real_pins, "mainline-cpu").sha256
     assert label(engine, mainline_cpu_receipt["image"], f"{render.LABEL}.dockerfile-sha256") == (

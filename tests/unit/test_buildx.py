@@ -1,7 +1,9 @@
 """The command line of a build, and what its events say."""
 
 import base64
+import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -34,8 +36,6 @@ def log(text: str) -> dict[str, object]:
 
 
 def command(**changes: object) -> list[str]:
-    import dataclasses
-
     return buildx.command(dataclasses.replace(ORDER, **changes), Path("/scratch/id"))
 
 
@@ -54,6 +54,25 @@ def test_no_builder_is_named_unless_asked_for():
     assert not [word for word in command() if word.startswith("--builder")]
 
 
+@pytest.mark.parametrize("builder", [None, "kube"])
+def test_what_users_chose_for_their_own_builds_is_not_for_ours(builder, tmp_path, monkeypatch):
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\nenv >&2\nexit 1\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    chosen = {"BUILDX_BUILDER": "mine", "DOCKER_DEFAULT_PLATFORM": "linux/arm64"}
+    for name, value in {**chosen, "DOCKER_CONTEXT": "elsewhere"}.items():
+        monkeypatch.setenv(name, value)
+    order = dataclasses.replace(ORDER, builder=builder)
+    with pytest.raises(BuilderError):
+        buildx.helper(order, [], tmp_path / "log")
+    given = dict(line.partition("=")[::2] for line in (tmp_path / "log").read_text().splitlines())
+    assert "DOCKER_DEFAULT_PLATFORM" not in given
+    assert given.get("BUILDX_BUILDER") == (None if builder else "default")
+    # A builder that is named may be one of any context.
+    assert given["DOCKER_CONTEXT"] == ("elsewhere" if builder else "default")
+
+
 def test_the_image_comes_home_whatever_builder_made_it():
     assert "--load" in command(builder="kube")
 
@@ -65,8 +84,6 @@ def test_an_archive_has_the_commits_times_and_stays_out_of_the_engine():
 
 
 def attested(scanner: str | None = None, **changes: object) -> list[str]:
-    import dataclasses
-
     order = dataclasses.replace(ORDER, **changes)
     made = buildx.attested(order, Path("/scratch/x.tar"), scanner)
     return buildx.command(made, Path("/scratch/id"))
