@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -37,12 +38,16 @@ def write_atomically(path: Path, content: bytes | str, *, root: Path | None = No
 
     Text is written as UTF-8, without the logins of its addresses; bytes as they are. The mode of a
     file that is there stays. What is there and is no regular file, as a pipe, is written to
-    directly. Below `root` no link is followed, and nothing but a regular file replaced. Raises
-    OSError, which names the file; after it, and after an interrupt, the file is as it was and no
-    other is left behind.
+    directly, and so is an open file of this process, as /dev/stdout. Below `root` no link is
+    followed, and nothing but a regular file replaced. Raises OSError, which names the file; after
+    it, and after an interrupt, the file is as it was and no other is left behind.
     """
     data = as_kept(content) if isinstance(content, str) else content
     with _naming(path), ExitStack() as stack:
+        descriptor = None if root else _descriptor(path)
+        if descriptor is not None:
+            _write_to(descriptor, data)
+            return
         place = _place(path, root, stack, make=True)
         if place.is_other:
             place.write_through(data)
@@ -66,13 +71,17 @@ def require_writable(path: Path) -> None:
 def replace_files(contents: Mapping[Path, bytes], *, root: Path | None = None) -> None:
     """Write every file whole under its name, in this order; modes stay as they were.
 
-    Below `root` no link is followed. Raises OSError; after it, and after an interrupt, every file
-    is as it was and no other is left behind. What is killed outright between two renames leaves the
-    first files new and the others old, each of them whole.
+    What is there and is no regular file, and an open file of this process, is written to directly,
+    after the others. Below `root` no link is followed. Raises OSError; after it, and after an
+    interrupt, every file is as it was and no other is left behind. What is killed outright between
+    two renames leaves the first files new and the others old, each of them whole.
     """
+    direct = {} if root else {path: contents[path] for path in contents if _is_direct(path)}
     with ExitStack() as stack:
         ready: list[tuple[Path, _Place, _Place, _Place | None]] = []
         for path, content in contents.items():
+            if path in direct:
+                continue
             with _naming(path):
                 place = _place(path, root, stack, make=False)
                 new = stack.enter_context(place.beside(content))
@@ -84,6 +93,8 @@ def replace_files(contents: Mapping[Path, bytes], *, root: Path | None = None) -
                 with _naming(path):
                     replaced.append((place, old))
                     new.replace(place)
+            for path, content in direct.items():
+                write_atomically(path, content)
         except BaseException:
             for place, old in replaced:
                 _put_back(place, old)
@@ -180,6 +191,33 @@ class _Place:
     def remove(self) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self.name, dir_fd=self.folder)
+
+
+def _is_direct(path: Path) -> bool:
+    """Whether a file is no regular one that a rename could replace."""
+    return _descriptor(path) is not None or (path.exists() and not path.is_file())
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of this process's own open file that a path names: /dev/stdout, /dev/fd/63.
+
+    Where the shell sent it to a file, a new file under that name would not have what comes later.
+    """
+    own = f"/proc/{os.getpid()}/fd"
+    for _ in range(_LINKS):
+        if path.name.isdecimal() and os.path.realpath(path.parent) == own:
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None
+
+
+def _write_to(descriptor: int, content: bytes) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # what was said before stands before it
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
 
 
 def _put_back(place: _Place, old: _Place | None) -> None:

@@ -1,5 +1,6 @@
 """Several files are replaced together, or none of them is."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -257,3 +258,87 @@ def test_what_a_kill_left_is_swept_away_and_nothing_else(tmp_path):
         (tmp_path / name).write_bytes(b"")
     sweep(tmp_path)
     assert sorted(listing(tmp_path)) == [".tmp", "a.json", "b.tmp"]
+
+
+# --- What is no regular file ----------------------------------------------------------------------
+
+BOTH = """
+import sys
+from pathlib import Path
+from builder.replace_files import replace_files, write_atomically
+
+print("before")
+if sys.argv[1] == "alone":
+    write_atomically(Path(sys.argv[2]), b"written\\n")
+else:
+    replace_files({Path(sys.argv[2]): b"written\\n", Path("other"): b"other\\n"})
+print("after")
+"""
+WAYS = ["alone", "with others"]
+
+
+def shell(folder: Path, way: str, line: str) -> "subprocess.CompletedProcess[str]":
+    """Run a line of bash in which `$WRITE` writes to the file that is named after it."""
+    (folder / "write.py").write_text(BOTH)
+    # As /dev/stdout is one; a mistake here leaves /dev alone.
+    (folder / "stdout").symlink_to("/proc/self/fd/1")
+    words = ["bash", "-c", line.replace("$WRITE", f"'{sys.executable}' write.py '{way}'")]
+    return subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["stdout", "/dev/fd/1"])
+def test_standard_output_gets_it_in_its_turn(tmp_path, way, name):
+    made = shell(tmp_path, way, f"$WRITE {name} | cat")
+    assert (made.stdout, made.stderr) == ("before\nwritten\nafter\n", "")
+    assert (tmp_path / "stdout").is_symlink()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_so_it_does_where_it_is_a_file(tmp_path, way):
+    made = shell(tmp_path, way, "$WRITE stdout > file")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert (tmp_path / "file").read_text() == "before\nwritten\nafter\n"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_another_program_gets_it_by_substitution(tmp_path, way):
+    made = shell(tmp_path, way, "mkfifo done; $WRITE >(cat > got; : > done) && : < done")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert (tmp_path / "got").read_text() == "written\n"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_pipe_stays_and_its_reader_gets_it(tmp_path, way):
+    made = shell(tmp_path, way, "mkfifo pipe; $WRITE pipe > said & cat pipe; wait")
+    assert made.stdout == "written\n"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_device_stays(tmp_path, way):
+    os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
+    made = shell(tmp_path, way, "$WRITE null")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert (tmp_path / "null").is_char_device()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_link_of_ones_own_stays_and_its_file_is_replaced(tmp_path, way):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    made = shell(tmp_path, way, "$WRITE link")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "written\n"
+
+
+def test_where_a_device_is_full_the_files_are_as_they_were(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError, match="/dev/full") as caught:
+        replace_files({Path("/dev/full"): b"new", tmp_path / "file": b"new"})
+    assert caught.value.errno == errno.ENOSPC
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "old")]
