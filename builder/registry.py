@@ -5,6 +5,7 @@ way to a token: https://distribution.github.io/distribution/spec/api/ and …/sp
 """
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from builder.errors import RefNotFoundError, RemoteUnavailableError
 from builder.registry_answers import Descriptor, IndexContent
 
 _HUBS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
-_LOOPBACK = {"localhost", "127.0.0.1"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _FIELD = re.compile(r'(\w+)="([^"]*)"')
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
@@ -47,21 +47,32 @@ def image(reference: str) -> Image:
 def address(host: str) -> str:
     """Where the registry of this name answers, as a URL without a path."""
     host = _HUBS.get(host, host)
-    # As the engine does: a registry on this machine needs no certificate.
-    scheme = "http" if host.partition(":")[0] in _LOOPBACK else "https"
-    return f"{scheme}://{host}"
+    return f"{'http' if _is_here(host) else 'https'}://{host}"
+
+
+def _is_here(host: str) -> bool:
+    """Whether it is on this machine and needs no certificate: 127.0.0.0/8 and ::1, as the engine's.
+
+    https://docs.docker.com/reference/cli/dockerd/#insecure-registries
+    """
+    name = re.sub(r":\d+$", "", host)
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 def token_server(asked: str, realm: str) -> str:
     """The address that a registry, asked at `asked`, names for tokens: on any host, as Docker's.
 
-    Raises RemoteUnavailableError for http, but where builder would ask both hosts by http itself.
+    Raises RemoteUnavailableError for http, but from a registry on this machine to this machine.
     """
     from builder import sessions
 
     url = sessions.named_by(asked, realm)
-    scheme, host, port = sessions.origin(url)
-    if scheme == "http" and not address(f"{host}:{port}").startswith("http:"):
+    if sessions.is_readable(url):
         raise RemoteUnavailableError(
             f"{asked.partition('?')[0]}: its login would go over plain http",
             why=f"it wants it at {url.partition('?')[0]}"[:300],

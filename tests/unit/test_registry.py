@@ -142,3 +142,23 @@ def test_the_machines_netrc_is_not_sent(served, tmp_path, monkeypatch):
     served.token = "let-me-in"  # noqa: S105
     served.push("me/a:x", LABELS)
     assert registry.labels(registry.image(served.name("me/a:x"))) == LABELS
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.2:5000", "http://127.0.0.2:5000"),
+        ("127.255.255.254", "http://127.255.255.254"),
+        ("[::1]:5000", "http://[::1]:5000"),
+        ("localhost:5000", "http://localhost:5000"),
+        ("128.0.0.1:5000", "https://128.0.0.1:5000"),
+        ("10.0.0.1", "https://10.0.0.1"),
+        ("[::2]:5000", "https://[::2]:5000"),
+        ("127.0.0.1.example.org", "https://127.0.0.1.example.org"),
+        ("localhost.example.org:80", "https://localhost.example.org:80"),
+        ("ghcr.io", "https://ghcr.io"),
+    ],
+)
+def test_by_http_as_the_engine_asks_registries_on_this_machine(host, address):
+    assert registry.address(host) == address
+    assert registry.image(f"{host}/me/img:x") == registry.Image(host, "me/img", "x")
