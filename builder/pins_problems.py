@@ -30,7 +30,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHORT = re.compile(r"[0-9a-f]{7,40}")
 _IMAGE = re.compile(r"[a-z0-9.:/_-]+(:[\w.-]+)?@sha256:[0-9a-f]{64}")
 _REPOSITORY = re.compile(
-    r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+)(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+    r"(localhost|\[[0-9a-f:.]+\]|[a-z0-9-]+(\.[a-z0-9-]+)+)(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
 )
 _GIT_URL = re.compile(r"(https://|ssh://|file:///|\w[\w.-]*@[\w.-]+:)[\w.:/@%+~-]+")
 _BRANCH = re.compile(r"\w[\w./+-]*")

@@ -49,6 +49,26 @@ def promote(request: Request, record: Path, progress: Progress) -> Release:
             )
 
 
+def plan(request: Request, record: Path) -> tuple[Release, tuple[str, ...]]:
+    """The release and the tags that `promote` would move; changes nothing, raises as it does."""
+    index, release = chosen(request, record)
+    moved = chosen_tags(request, release)
+    with registry_login.own_registry(request.pins.policy.release.repository):
+        require_movable(index, record, release, moved, force=request.force)
+    return release, moved
+
+
+def require_movable(
+    index: Index, record: Path, release: Release, moved: tuple[str, ...], *, force: bool
+) -> None:
+    """Ask the registry whether the tags could be moved to the release now; raises as `promote`."""
+    with RegistryClient(index.repository) as repository:
+        check_name(repository, release)
+        repository.complete(release.digest)
+        for tag in moved:
+            floating.look(repository, record, release, tag, force=force)
+
+
 def chosen(request: Request, record: Path) -> tuple[Index, Release]:
     """The record's index and the release that is asked for, if it may be promoted."""
     index = recorded(record)

@@ -41,6 +41,14 @@ def rollback(request: Request, record: Path, progress: Progress) -> Release:
             )
 
 
+def plan(request: Request, record: Path) -> tuple[Release, tuple[str, ...]]:
+    """The release and the tags that `rollback` would move. Changes nothing; raises as it does."""
+    index, release, moved = chosen(request, record)
+    with registry_login.own_registry(request.pins.policy.release.repository):
+        promote.require_movable(index, record, release, moved, force=request.force)
+    return release, moved
+
+
 def chosen(request: Request, record: Path) -> tuple[Index, Release, tuple[str, ...]]:
     """The record's index, the release to go back to, and the tags that are moved."""
     index = promote.recorded(record)

@@ -120,8 +120,7 @@ def promote(
     folder = record_folder(record, paths.results(file))
     request = promotes.Request(release, everything, tuple(tag or ()), force=force)
     if dry_run:
-        _, found = promotes.chosen(request, folder)
-        _show_move(found, promotes.chosen_tags(request, found))
+        _show_move(*promotes.plan(request, folder))
         return
     with console.progress() as progress:
         done = promotes.promote(request, folder, progress)
@@ -149,8 +148,7 @@ def rollback(
     name = pins.variant(everything, variant)[0]
     request = rollbacks.Request(name, everything, to, force=force)
     if dry_run:
-        _, found, moved = rollbacks.chosen(request, folder)
-        _show_move(found, moved)
+        _show_move(*rollbacks.plan(request, folder))
         return
     with console.progress() as progress:
         done = rollbacks.rollback(request, folder, progress)
