@@ -8,7 +8,7 @@ nats away in both.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import gguf
@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder import scripted_model as model
-from builder.probe.kv_numbers import PROMPTS, Distance, Distribution, Numbers, distance
+from builder.probe.kv_numbers import (
+    DECODED,
+    FORCED,
+    LATE,
+    PROMPTS,
+    Distance,
+    Distribution,
+    Numbers,
+    distance,
+)
 
 Array = NDArray[np.float32]
 
@@ -64,6 +73,20 @@ class Simulator:
         # As far apart as after prompts: seen on the server with every type of llama.cpp.
         return replace(found, decoding=found)
 
+    @cache  # noqa: B019
+    def decoding(self, k: Bend, v: Bend, *, one_cell: bool = False) -> Numbers:
+        """The numbers after decoded letters of a server whose cache bends keys and values so."""
+        moved = answers(self.weights, k, v, DECODED, one_cell=one_cell)
+        control = self.decoded
+        unrelated = distance(control, [*control[LATE:], *control[:LATE]])
+        found = Numbers(distance(control, moved), Distance(0.0, 1.0), unrelated, len(PROMPTS))
+        return replace(self.numbers(k, v), decoding=found)
+
+    @cached_property
+    def decoded(self) -> tuple[Distribution, ...]:
+        """The control's answers after decoded letters."""
+        return answers(self.weights, exact, exact, DECODED)
+
 
 @cache
 def simulator(folder: Path) -> Simulator:
@@ -78,9 +101,14 @@ def simulator(folder: Path) -> Simulator:
     return Simulator(weights, answers(weights, exact, exact))
 
 
-def answers(weights: dict[str, Array], k: Bend, v: Bend) -> tuple[Distribution, ...]:
-    """The likelihood of every token after each prompt."""
-    tokens, counts = _tokens()
+def answers(
+    weights: dict[str, Array], k: Bend, v: Bend, decoded: int = 0, *, one_cell: bool = False
+) -> tuple[Distribution, ...]:
+    """The likelihood of every token after each prompt, or the last ones of so many decoded letters.
+
+    `one_cell`: each decoded token is written over the one before.
+    """
+    tokens, counts = _tokens(decoded)
     x = weights["token_embd.weight"][tokens]
     for layer in range(model.LAYERS):
         part = {
@@ -88,24 +116,41 @@ def answers(weights: dict[str, Array], k: Bend, v: Bend) -> tuple[Distribution, 
             for name, weight in weights.items()
             if name.startswith(f"blk.{layer}.")
         }
-        x = x + _attention(part, _norm(x), (k, v), Place(layer, counts))
+        seen = _seen(counts, x.shape[1], decoded if one_cell else 0)
+        x = x + _attention(part, _norm(x), (k, v), Place(layer, counts), seen)
         x = x + _feed_forward(part, _norm(x))
-    last = x[np.arange(len(counts)), np.array(counts) - 1]
+    rows = np.arange(len(counts))[:, None]
+    ends = np.array(counts)[:, None] - np.arange(LATE if decoded else 1)[None, ::-1] - 1
+    last = x[rows, ends].reshape(-1, x.shape[-1])
     logits = (_norm(last) @ weights["output.weight"].T).astype(np.float64)
     logits -= np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     return tuple({token: float(value) for token, value in enumerate(row)} for row in logits)
 
 
-def _tokens() -> tuple[NDArray[np.int64], tuple[int, ...]]:
+def _seen(counts: tuple[int, ...], longest: int, hidden: int) -> Array:
+    """What is added to scores: nothing for cells that a token sees, minus infinity for others.
+
+    Of the last `hidden` tokens of each prompt, none sees another one.
+    """
+    ahead = np.triu(np.full((longest, longest), -np.inf, np.float32), 1)
+    all_ = np.repeat(ahead[None], len(counts), axis=0)
+    for prompt, count in enumerate(counts):
+        for token in range(count - hidden, count):
+            all_[prompt, token, count - hidden : token] = -np.inf
+    return all_[:, None, None]
+
+
+def _tokens(decoded: int = 0) -> tuple[NDArray[np.int64], tuple[int, ...]]:
     """The prompts' tokens: a byte each, but for an empty line, which is one."""
     newlines = 256
     ids = []
-    for prompt in PROMPTS:
+    for number, prompt in enumerate(PROMPTS):
+        letters = (FORCED * 3)[number : number + decoded]
         parts = [list(part) for part in prompt.encode().split(b"\n\n")]
         joined = parts[0]
         for part in parts[1:]:
             joined = [*joined, newlines, *part]
-        ids.append(joined)
+        ids.append([*joined, *letters.encode()])
     longest = max(map(len, ids))
     filled = np.array([one + [0] * (longest - len(one)) for one in ids])
     return filled, tuple(map(len, ids))
@@ -115,7 +160,9 @@ def _norm(x: Array) -> Array:
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(EPSILON))
 
 
-def _attention(part: dict[str, Array], h: Array, bends: tuple[Bend, Bend], place: Place) -> Array:
+def _attention(
+    part: dict[str, Array], h: Array, bends: tuple[Bend, Bend], place: Place, seen: Array
+) -> Array:
     k_bend, v_bend = bends
     q = _turned(_heads(h @ part["attn_q.weight"].T, model.HEADS))
     k = k_bend(_turned(_heads(h @ part["attn_k.weight"].T, model.KV_HEADS)), place)
@@ -125,7 +172,7 @@ def _attention(part: dict[str, Array], h: Array, bends: tuple[Bend, Bend], place
     q, k, v = (np.ascontiguousarray(each.transpose(0, 2, 1, 3)) for each in (q, k, v))
     q = q.reshape(len(q), model.KV_HEADS, shared, *q.shape[2:])
     scores = q @ k[:, :, None].swapaxes(-1, -2) * np.float32(1 / math.sqrt(model.HEAD_DIM))
-    scores += np.triu(np.full(scores.shape[-2:], -np.inf, np.float32), 1)
+    scores += seen
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     out = (weights @ v[:, :, None]).reshape(len(q), model.HEADS, -1, model.HEAD_DIM)

@@ -9,7 +9,7 @@ of f16 to the last digit has no turbo4.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, takewhile
+from itertools import takewhile
 from typing import TypeVar
 
 from builder.probe.server import Answer, Server, post
@@ -26,15 +26,21 @@ lead two servers apart."""
 
 LATE = 2
 """The last of them, whose answers count: by then a tenth of the cells that are read was written by
-decoding. With all of these lost, the scripted model's answers move by five times what a fair type
-of 4 bits does (8e-2 for 1.6e-2, computed in numpy); with V doubled while decoding, by 3.6e-1."""
+decoding. With all of these lost, or each written over the one before, the scripted model's answers
+move by five times what a fair type of 4 bits does (9e-2 for 1.7e-2, computed in numpy); with V
+doubled while decoding, by 3.6e-1."""
 
 FORCED = "etaoinsrldcufpgwybvk"
-"""The letter that is forced after each prompt: a token of its own in all vocabularies, and none
-that the scripted model's script goes on from."""
+"""The letters that are forced after a prompt, each at most once in `DECODED` tokens: a token of its
+own in all vocabularies, and none that the scripted model's script goes on from. The prompts begin
+at different ones. Were it one letter all along, cells in each other's place would not show."""
 
-_BIAS = 1000
-"""Added to the forced token's logit before one is chosen; likelihoods are given without it."""
+_BIAS, _STEP = 1000, 20
+"""Added to the logit of the first letter before one is chosen, and how much less to each next one:
+more than the model's own likes. Likelihoods are given without it."""
+
+_ONCE = 2 * _BIAS
+"""Taken from a letter's logit while it is among the last `DECODED` tokens."""
 
 PROMPTS = (
     "The harbour was quiet that morning, and the boats lay still under fog.",
@@ -124,8 +130,10 @@ def ask(server: Server, prompts: Sequence[str] = PROMPTS) -> Asked:
     Together they would be computed in other batches, whose sums are rounded otherwise.
     """
     found, decoded = [], []
-    for prompt, letter in zip(prompts, cycle(FORCED), strict=False):
-        answer = post(server, "/completion", _request(prompt, letter))
+    for number, prompt in enumerate(prompts):
+        first = number % len(FORCED)
+        letters = FORCED[first:] + FORCED[:first]
+        answer = post(server, "/completion", _request(prompt, letters))
         distribution = _distribution(answer, 0)
         if distribution is None:
             return Asked(fault=f"/completion gave no likelihoods: {answer}")
@@ -257,13 +265,15 @@ def _likeliest(distribution: Distribution) -> int:
     return max(distribution, key=lambda token: distribution[token])
 
 
-def _request(prompt: str, letter: str) -> dict[str, object]:
+def _request(prompt: str, letters: str) -> dict[str, object]:
     return {
         "prompt": prompt,
         "n_predict": 1 + DECODED,
         "n_probs": LISTED,
         "temperature": 0,
-        "logit_bias": [[letter, _BIAS]],
+        "logit_bias": [[one, _BIAS - _STEP * place] for place, one in enumerate(letters)],
+        "presence_penalty": _ONCE,
+        "repeat_last_n": DECODED,
         "cache_prompt": False,
     }
 

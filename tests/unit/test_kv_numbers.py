@@ -117,18 +117,24 @@ def test_a_prompt_asks_for_its_next_token_and_for_those_after_forced_ones(
             "n_predict": 1 + DECODED,
             "n_probs": LISTED,
             "temperature": 0,
-            "logit_bias": [["e", 1000]],
+            "logit_bias": [[letter, 1000 - 20 * place] for place, letter in enumerate(FORCED)],
+            # Each letter once: cells in each other's place would not show else.
+            "presence_penalty": 2000,
+            "repeat_last_n": DECODED,
             "cache_prompt": False,
         }
     ]
 
 
-def test_a_prompts_forced_letter_is_always_the_same(serve: Serve, seen: list[Body]) -> None:
+def test_prompts_begin_at_different_letters_and_always_at_the_same(
+    serve: Serve, seen: list[Body]
+) -> None:
     server = serve(lambda _: (200, listed(-0.1)))
     ask(server)
     ask(server, PROMPTS[:5])
-    forced = [body["logit_bias"] for body in seen]
-    assert forced[: len(PROMPTS)] == [[[letter, 1000]] for letter in FORCED]
+    forced = ["".join(letter for letter, _ in body["logit_bias"]) for body in seen]
+    assert [letters[0] for letters in forced[: len(PROMPTS)]] == list(FORCED)
+    assert {"".join(sorted(letters)) for letters in forced} == {"".join(sorted(FORCED))}
     assert forced[len(PROMPTS) :] == forced[:5]
 
 
