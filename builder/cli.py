@@ -12,6 +12,7 @@ from builder.command import (  # noqa: F401 -- they register on `app`
     nights,
     pinning,
     publishing,
+    recording,
     reporting,
     serving,
     verifying,

@@ -73,7 +73,8 @@ def look(
     raise NameTakenError(
         f"{tag} was moved by somebody else: it stands for {now[:SHOWN]}",
         why=f"{said}; {repository.repository}",
-        hint="`--force` moves it all the same",
+        hint="where the record lost a run, `builder record rebuild` reads it from the registry; "
+        "`--force` moves the tag all the same",
     )
 
 

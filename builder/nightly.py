@@ -262,7 +262,9 @@ def _move(case: Case, progress: Progress) -> BumpReport:
 
 
 def _was_promoted(folder: Path, name: str) -> bool:
-    return any(one.what == "promoted" for one in record.read_release(folder, name).events)
+    # Of a release that was rebuilt from the registry nobody knows it: a person promotes it.
+    events = record.read_release(folder, name).events
+    return any(one.what in {"promoted", "rebuilt"} for one in events)
 
 
 def _release_name(case: Case, found: Found) -> str:

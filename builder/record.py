@@ -32,7 +32,7 @@ from builder.tags import is_tag
 
 T = TypeVar("T")
 Proof = Literal["contract", "audit", "kv"]
-What = Literal["pushed", "tagged", "promoted", "rolled-back", "lost", "deleted"]
+What = Literal["pushed", "tagged", "promoted", "rolled-back", "lost", "deleted", "rebuilt"]
 
 _NIGHT = re.compile(r"\d{4}-\d\d-\d\d-[A-Za-z0-9._-]+")
 
@@ -185,6 +185,11 @@ def deleted(release: Release) -> str | None:
     """When the registry's copy was deleted; None: it was not, or was tagged again since."""
     ends = [one for one in release.events if one.what in {"tagged", "deleted"}]
     return ends[-1].at if ends and ends[-1].what == "deleted" else None
+
+
+def rebuilt(release: Release) -> bool:
+    """Whether the record has only the registry's own word for it: then it vouches for nothing."""
+    return any(one.what == "rebuilt" and one.tag is None for one in release.events)
 
 
 def event(what: What, tag: str | None = None, previous: str | None = None, note: str = "") -> Event:

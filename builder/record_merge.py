@@ -25,7 +25,7 @@ _MARKED = re.compile(
     re.MULTILINE,
 )
 """A conflict as git marks it: an older builder committed such."""
-_MOVES = {"promoted", "rolled-back"}
+_MOVES = {"promoted", "rolled-back", "rebuilt"}
 
 
 def merge(base: Files, ours: Files, theirs: Files) -> dict[str, bytes]:

@@ -89,7 +89,8 @@ def before(index: Index, record: Path, tag: str) -> str:
 
 
 def _previous(release: Release, tag: str) -> str | None:
-    promoted = [one for one in release.events if one.what == "promoted" and one.tag == tag]
+    came = {"promoted", "rebuilt"}
+    promoted = [one for one in release.events if one.what in came and one.tag == tag]
     return promoted[-1].previous if promoted else None
 
 

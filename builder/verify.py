@@ -19,6 +19,7 @@ from builder.model import Pins
 from builder.probe.finding import Finding, Status
 from builder.progress import Progress
 from builder.published import Published
+from builder.record import rebuilt
 from builder.record_source import RecordSource
 from builder.registry_client import RegistryClient
 from builder.rule.labels import VARIANT
@@ -115,7 +116,7 @@ def judge(reference: str, claimed: Claimed) -> Verification:
     vouched: list[Literal["signature", "record"]] = []
     if signed.status == "pass":
         vouched.append("signature")
-    if release is not None and release.digest == image.digest:
+    if release is not None and release.digest == image.digest and not rebuilt(release):
         vouched.append("record")
     signature = Finding("signature", signed.status, "signed by who was named", signed.observed)
     return Verification(
