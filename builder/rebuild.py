@@ -273,15 +273,18 @@ def _receipt(image: Published, pins: Pins, created: str) -> Receipt:
     asked = _at(stated, "predicate", "buildDefinition", "externalParameters")
     listed = _at(stated, "predicate", "buildDefinition", "resolvedDependencies")
     inputs = {_at(one, "name"): one for one in listed} if isinstance(listed, list) else {}
+    source = _at(inputs.get("source"), "annotations")
     known = pins.variants.get(said[VARIANT])
-    fork, ref = (_at(asked, name) for name in ("fork", "ref"))
+    fork = _at(asked, "fork")
+    # Of a commit that was only claimed the ref stands beside that claim.
+    ref = _at(asked, "ref") or _at(source, "ref")
     return Receipt(
         variant=said[VARIANT],
         fork=str(fork or (known.fork if known else "")),
         ref=str(ref or ""),
         commit=said[REVISION],
         commit_claimed=said.get(CLAIMED) == "true",
-        source=str(_at(inputs.get("source"), "annotations", "origin") or said.get(SOURCE, "")),
+        source=str(_at(source, "origin") or said.get(SOURCE, "")),
         build_number=tags.build_number(said[VERSION]) or 0,
         image="",
         image_id=said.get(BUILT_AS, ""),

@@ -79,10 +79,12 @@ def stated(statement: Any) -> dict[str, str]:  # noqa: ANN401 -- whatever lies i
         asked = built["externalParameters"]
         inputs = {one["name"]: one for one in built["resolvedDependencies"]}
         source = inputs["source"]["annotations"]
+        # Of a commit that was only claimed it stands beside that claim.
+        number = asked["buildNumber"] if "buildNumber" in asked else source["buildNumber"]
         told = {
             VARIANT: str(asked["variant"]),
             REVISION: str(source["commit"]),
-            VERSION: f"b{asked['buildNumber']}",
+            VERSION: f"b{number}",
             CLAIMED: str(source["claimed"]).lower(),
             RECIPE: str(inputs["Dockerfile"]["digest"]["sha256"]),
         }
