@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, night_journal, nightly, nights, record
+from builder import bump, compile_cache, night_journal, nightly, nights, record
 from builder.bisect_report import BisectReport
 from builder.bump import RefusedError
 from builder.errors import (
@@ -18,6 +18,7 @@ from builder.errors import (
     UsageError,
 )
 from builder.freshness_report import Failure, ForkReport
+from builder.model import BaseImage
 from builder.probe.finding import Finding
 from builder.record import Night
 from builder.smoke_report import CONTRACT
@@ -156,6 +157,29 @@ def test_a_candidate_that_fails_leaves_the_tags_and_is_told(world, repository, s
     assert night.steps[-1].name == step
     assert f"{step} failed at `{night.commit[:9]}`" in told[0]
     assert night.steps[-1].detail in told[0]
+
+
+@pytest.mark.parametrize("step", ["audit", "smoke"])
+def test_what_a_candidate_compiled_is_read_by_the_next_if_its_night_passed(
+    world, repository, monkeypatch, step
+):
+    devel = BaseImage("devel", "compilers@sha256:1", "sha256:1", "hub")
+    url = world.case().everything.forks["tiny"].url
+    mounts = []
+
+    def build(pins, order, *_):
+        assert order.candidate
+        cache = compile_cache.choose("tiny", url, "commits", order.ref, url, devel)
+        mounts.append(compile_cache.mount_id(cache, anew=False))
+        return replace(World.build(world, pins, order), fork="tiny", bases=[devel])
+
+    monkeypatch.setattr(world, "build", build)
+    for number, broken in enumerate(["", step, ""]):
+        repository.commit("another", notes_md=str(number))
+        world.broken = broken
+        one_night(world)
+    good, failed, after = mounts
+    assert good == failed != after
 
 
 def test_a_failure_that_is_the_machines_is_no_verdict(world):
