@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder import git, tags
+from builder import boundary, git, tags
 from builder.bisect_search import Verdict
 from builder.bisect_state import Judged
 from builder.build import Request as BuildRequest
@@ -113,6 +113,11 @@ def judge(case: Case, commit: str, stages: Stages, progress: Progress) -> Judged
         # Only the question of the build is answered by a build that fails.
         verdict: Verdict = "bad" if case.stage == "build" else "skip"
         found = _Found(verdict, "build", error.why or error.what, error.log)
+    except Exception as error:
+        if boundary.known(error):
+            raise
+        # What a commit makes builder itself stumble over is no verdict, and ends no search.
+        found = _Found("skip", case.stage, boundary.failure(error).what)
     seconds = round(time.monotonic() - started, 2)
     return Judged(commit, found.verdict, found.stage, found.reason, found.log, seconds)
 

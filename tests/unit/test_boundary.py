@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, bump_all, freshness, freshness_parts, git, nights
+from builder import bump, bump_all, freshness, freshness_parts, git, nights, pins
+from builder.bisect_judges import Case, Stages, judge
 from builder.boundary import failure
 from builder.errors import BuilderError, RefNotFoundError
 from builder.freshness_report import PartReport
@@ -147,6 +148,23 @@ def test_a_fork_that_cannot_be_moved_stays_and_the_others_move(
     assert [one.new.commit for one in report.moves] == [head]
     assert [(one.name, one.exit_code) for one in report.not_moved] == [("tiny", code)]
     assert told in report.not_moved[0].what
+
+
+@any_failure
+def test_a_commit_of_a_bisect_that_cannot_be_judged_is_skipped(
+    home, repository, tmp_path, error, code, told
+):
+    """But for what is no commit's doing: a full disk, a registry, an engine end the search."""
+    remote = git.Remote("tiny", repository.url)
+    case = Case(pins.load(home / "pins.toml"), remote, "tiny", "build", [], tmp_path)
+    broken = Stages(failing(error), stages().smoke, lambda _: None)
+    commit = repository.git("rev-parse", "HEAD")
+    if code == 3:
+        found = judge(case, commit, broken, Recorder())
+        assert (found.verdict, told in found.reason) == ("skip", True)
+        return
+    with pytest.raises(type(error)):
+        judge(case, commit, broken, Recorder())
 
 
 def test_a_bug_is_named_with_the_line_that_it_comes_from():
