@@ -21,6 +21,7 @@ _REACHES = re.compile(
     r"(credential|http|ssh|url)\.|core\.(gitproxy|sshcommand)$|remote\.origin\.(url|pushurl|proxy)"
 )
 """The settings of a checkout by which its remote is reached."""
+_LOGIN = re.compile(r"authorization\s*:", re.I)
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": NAME,
@@ -119,7 +120,8 @@ class Checkout:
         return [
             (key, self._absolute(value) if key in places else value)
             for key, value in found
-            if _REACHES.match(key)
+            # Two logins in one question are refused: GitHub's own checkout leaves one here.
+            if _REACHES.match(key) and not (self.host.token and _LOGIN.match(value))
         ]
 
     def _absolute(self, url: str) -> str:

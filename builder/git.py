@@ -8,7 +8,6 @@ commits with the names of their files (`--filter=blob:none`), which tell what a 
 import bisect
 import hashlib
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 from builder import commits, git_run, paths
 from builder.errors import (
     BuildFailedError,
-    EngineError,
     FileError,
     RefNotFoundError,
     RemoteUnavailableError,
@@ -33,6 +31,7 @@ _SHORT = re.compile(r"[0-9a-f]{7,39}")
 _REDIRECT = re.compile(r"warning: redirecting to (\S+)")
 
 CommandError = git_run.CommandError
+require = git_run.require
 
 _MOST_FILES = 200_000
 _MOST_BYTES = 4 * 1024**3
@@ -57,14 +56,6 @@ class Remote:
     def open(self, kind: str) -> GitCache:
         """One of the fork's local repositories, whose lock the caller holds."""
         return GitCache(self.cache(kind), self.url)
-
-
-def require() -> None:
-    """Raises EngineError when git is not installed."""
-    if shutil.which("git") is None:
-        raise EngineError(
-            "git is not installed", hint="`builder doctor --fix`, or `apt-get install git`"
-        )
 
 
 def resolve(remote: Remote, ref: str, progress: Progress) -> str:

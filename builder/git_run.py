@@ -7,6 +7,7 @@ git settings (mirrors, credentials, proxies) count where a remote is asked, and 
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from builder.errors import FileError
+from builder.errors import EngineError, FileError
 
 _LARGEST = 256 * 1024 * 1024
 """Bytes of one answer: mainline's whole history as SHAs is under half a megabyte."""
@@ -109,6 +110,14 @@ class Said:
         return self.raw.decode(errors="replace")
 
 
+def require() -> None:
+    """Raises EngineError when git is not installed."""
+    if shutil.which("git") is None:
+        raise EngineError(
+            "git is not installed", hint="`builder doctor --fix`, or `apt-get install git`"
+        )
+
+
 def run_git(
     words: Sequence[str],
     *,
@@ -137,6 +146,7 @@ def run_git(
         # Else git would look for one from here upwards.
         env["GIT_DIR"] = os.devnull
     command = ["git", "--no-pager", *where, *words]
+    require()
     with alone(lock) as kept_open:
         cwd = folder or work_tree
         code, stdout, stderr, ended = _run(command, cwd, env, given, kept_open, longest_s)

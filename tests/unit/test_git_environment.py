@@ -16,9 +16,10 @@ import pytest
 
 from builder import bump, git, pins, propose, source
 from builder.branches import Checkout, signed
-from builder.errors import FileError, RemoteUnavailableError, UsageError
+from builder.errors import EngineError, FileError, RemoteUnavailableError, UsageError
 from builder.github import Github
 from builder.github_threads import Threads
+from builder.record_branch import RecordBranch
 from tests import github_api
 from tests.conftest import ROOT, Recorder, Repository, builder
 from tests.github_api import Answer, page
@@ -298,10 +299,10 @@ def test_hooks_and_signing_are_for_the_users_own_commits(
         hook.chmod(0o755)
     remote.git("config", "core.hooksPath", os.devnull)  # a remote's own hooks are no user's
     assert proposed(clone, threads).startswith("opened ")
-    checkout, folder = Checkout(clone.path, Github()), tmp_path / "record"
-    checkout.take("record", folder, progress)
-    (folder / "index.json").write_text("{}\n")
-    checkout.give("record", folder, "Nights", progress)
+    record = RecordBranch.of(Checkout(clone.path, Github()), "record", tmp_path / "record")
+    record.take(progress)
+    (tmp_path / "record" / "index.json").write_text("{}\n")
+    record.give("Nights", progress)
     assert not strict_user.exists(), strict_user.read_text()
     assert remote.git("show", "record:index.json") == "{}"
     assert remote.git("rev-list", "--count", "master..builder/bump-tiny") == "1"
@@ -320,6 +321,21 @@ def test_a_remote_is_reached_as_the_checkout_reaches_it(clone, remote, threads, 
         clone.git("remote", "set-url", "origin", str(remote.path / ".git"))
     assert proposed(clone, threads).startswith("opened ")
     assert remote.git("rev-list", "--count", "master..builder/bump-tiny") == "1"
+
+
+def test_a_login_in_the_checkout_is_not_shown_beside_the_token(clone):
+    """GitHub's own checkout leaves one there, and GitHub refuses a question with two."""
+    header = "http.https://github.com/.extraheader"
+    clone.git("config", header, "AUTHORIZATION: basic c29tZWJvZHk=")
+    with_token, without = Checkout(clone.path, Github(token=TOKEN)), Checkout(clone.path, Github())
+    assert header not in dict(with_token.reached())
+    assert header in dict(without.reached())
+
+
+def test_a_machine_without_git_is_told_so(repository, progress, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match="git is not installed"):
+        git.resolve(git.Remote("tiny", repository.url), "master", progress)
 
 
 # --- A tree from disk
