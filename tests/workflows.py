@@ -61,7 +61,14 @@ def run_with_stand_ins(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a line whose programs only write down that they were called; the n-th call fails."""
     path = folder / "path"
-    for name in ("path/python3", "path/sudo", ".venv/bin/pip", ".venv/bin/builder", AUDIT):
+    for name in (
+        "path/python3",
+        "path/sudo",
+        ".venv/bin/pip",
+        ".venv/bin/builder",
+        ".venv/bin/python",
+        AUDIT,
+    ):
         program = folder / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(_STAND_IN)

@@ -149,8 +149,8 @@ def test_every_line_is_one_that_the_tests_run_or_the_readme_has():
     run_here = {workflows.line("builder matrix"), workflows.line("free-disk")}
     # tests/engine/test_nightly.py, tests/engine/test_ci.py
     elsewhere = {workflows.line("builder nightly"), "sudo .ci/run"}
-    # It asks PyPI for advisories, and is run on GitHub alone.
-    only_there = {workflows.line(workflows.AUDIT)}
+    # They ask PyPI for advisories, or take an hour, and are run on GitHub alone.
+    only_there = {workflows.line(workflows.AUDIT), workflows.line("benchmarks.mutants")}
     assert lines == in_readme | run_here | elsewhere | only_there
 
 

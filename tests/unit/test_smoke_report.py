@@ -9,7 +9,7 @@ from junitparser import Failure, JUnitXml, Skipped
 from builder.model import Kv, Profile
 from builder.probe.finding import Finding
 from builder.probe.kv import InEffect, KvVerdict
-from builder.smoke_report import CONTRACT, SmokeReport, to_json, to_markdown, write_junit
+from builder.smoke_report import CONTRACT, SmokeReport, proven, to_json, to_markdown, write_junit
 
 FALLBACK = KvVerdict(
     asked=Kv("turbo4", "turbo4"),
@@ -122,3 +122,32 @@ def test_markdown_keeps_a_finding_in_its_row():
     lines = to_markdown(report()).splitlines()
     assert "| ready | pass | a \\| b | &lt;c&gt; d |" in lines
     assert lines[0].startswith("### PASS")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "shown"),
+    [
+        ({}, []),
+        (dict.fromkeys(CONTRACT, "pass"), ["contract"]),
+        ({**dict.fromkeys(CONTRACT, "pass"), "kv": "pass", "offload": "pass"}, ["contract", "kv"]),
+        ({**dict.fromkeys(CONTRACT, "pass"), "stop": "unproven", "kv": "pass"}, ["kv"]),
+        ({**dict.fromkeys(CONTRACT, "pass"), "stop": "fail", "kv": "unproven"}, []),
+        (dict.fromkeys(CONTRACT[1:], "pass"), []),
+        (dict.fromkeys((*CONTRACT, "kv"), "fail"), []),
+    ],
+)
+def test_the_contract_is_shown_by_all_of_its_probes_and_the_kv_type_by_its_own(statuses, shown):
+    assert proven(statuses) == shown
+
+
+@pytest.mark.parametrize(
+    ("k", "v", "held"),
+    [
+        ("q8_0", "q8_0", "q8_0"),
+        ("f16", "q8_0", "K f16, V q8_0"),
+        ("q8_0", "f16", "K q8_0, V f16"),
+    ],
+)
+def test_what_is_held_names_both_halves_where_they_differ(k, v, held):
+    found = dataclasses.replace(FALLBACK, in_effect=(InEffect("full", 8, k, v),))
+    assert found.held == held
