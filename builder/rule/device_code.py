@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from builder.fatbin import Code, Unit
 from builder.image_tree import File
 from builder.probe.finding import Finding
-from builder.rule.labels import CUDA, RECIPE
+from builder.rule.labels import ARCHITECTURES, CUBLAS, CUDA, RECIPE, of_other_pins
 from builder.rule.subject import Pinned, Subject, compiled, some, unproven, verdict_on
 
 DEVICE_CODE = "device_code"
@@ -36,6 +36,8 @@ def device_code(subject: Subject) -> Finding:
             DEVICE_CODE, "device code for the pinned architectures", f"{subject.pinned}; {found}"
         )
     expected = _expected(subject.pinned)
+    if other := _other(subject, subject.pinned):
+        return unproven(DEVICE_CODE, expected, f"{other}; {found}")
     pinned = _architectures(subject.pinned)
     parts = _parts(units, pinned, _toolkit(subject, subject.pinned))
     faults = [f"{code} runs on none of them" for code in held if not _wanted(code, pinned)]
@@ -51,6 +53,14 @@ def device_code(subject: Subject) -> Finding:
     if older:
         good += f"; {older} of them hold only older code that runs there: cuBLAS is linked in"
     return verdict_on(DEVICE_CODE, faults, expected=expected, good=good)
+
+
+def _other(subject: Subject, pinned: Pinned) -> str:
+    """Why an image of other pins cannot be held against these; "" where its labels say the same."""
+    labels = subject.config.labels
+    own = labels.get(ARCHITECTURES, ""), labels.get(CUBLAS, "")
+    now = ",".join(pinned.variant.architectures), pinned.variant.cublas if any(own) else ""
+    return "" if own == now else of_other_pins(subject)
 
 
 def _expected(pinned: Pinned) -> str:

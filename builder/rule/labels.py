@@ -189,6 +189,14 @@ def _by_receipt(receipt: Receipt | None) -> dict[str, str]:
     return true
 
 
+def of_other_pins(subject: Subject) -> str:
+    """Why today's pins do not say how this image was made; "" where they do, or no label tells."""
+    sha256 = subject.config.labels.get(RECIPE)
+    if isinstance(subject.pinned, str) or not sha256 or sha256 in subject.pinned.recipes:
+        return ""
+    return f"today's pins render no Dockerfile {sha256[:12]}, which it was made from"
+
+
 def _older(found: Mapping[str, str], pinned: Pinned) -> Iterator[str]:
     """What an image from other pins, or of another commit, says otherwise than today's pins."""
     sha256, revision = found.get(RECIPE), found.get(REVISION)

@@ -6,7 +6,8 @@ from builder import commits
 from builder.image_files import Printed
 from builder.model import MAINLINE_KV_TYPES
 from builder.probe.finding import Finding
-from builder.rule.labels import REVISION
+from builder.rule.labels import KV_TYPES as LABEL_OF_TYPES
+from builder.rule.labels import REVISION, of_other_pins
 from builder.rule.printed import commit, offered
 from builder.rule.subject import Subject, unproven, verdict_on
 
@@ -24,7 +25,10 @@ def kv_types(subject: Subject) -> Finding:
         return unproven(KV_TYPES, expected, subject.pinned)
     if finding := _silent(KV_TYPES, expected, "--help", subject.help):
         return finding
-    wanted = [*subject.pinned.fork.kv_types, *MAINLINE_KV_TYPES]
+    # What was made from other pins has the types that these had: its label says which.
+    label = subject.config.labels.get(LABEL_OF_TYPES, "")
+    own = filter(None, label.split(",")) if of_other_pins(subject) else subject.pinned.fork.kv_types
+    wanted = [*own, *MAINLINE_KV_TYPES]
     expected = f"--help lists {', '.join(wanted)}"
     listed = offered(subject.help.text)
     faults = [

@@ -837,7 +837,9 @@ class TestDeviceCode:
 
     def test_an_unknown_recipes_label_names_the_toolkit(self, slim):
         image = slim(frozenset({SM_86}), frozenset({THEIR_SM_80}))
-        unknown = {RECIPE: "c" * 64, "io.github.turboquant-builder.cuda": "12.4.131"}
+        label = "io.github.turboquant-builder"
+        unknown = {RECIPE: "c" * 64, f"{label}.cuda": "12.4.131"}
+        unknown |= {f"{label}.cuda-architectures": "86", f"{label}.cublas": "pruned"}
         assert device_code(with_config(image, labels=unknown)).status == "pass"
         other = unknown | {"io.github.turboquant-builder.cuda": "12.6.3"}
         assert device_code(with_config(image, labels=other)).status == "unproven"
@@ -1545,3 +1547,44 @@ def test_where_one_layer_has_all_nobody_knows_whose_a_setuid_file_is(good):
 def test_the_drivers_other_libraries_are_found_by_either_name(good, name):
     assert stub(with_files(good, File(f"/usr/lib/{name}", "file"))).status == "fail"
     assert stub(with_elf(good, CPU, soname=name)).status == "fail"
+
+
+class TestOfOtherPins:
+    """An older release is not held against what today's pins say of its variant."""
+
+    @pytest.fixture
+    def older(self, good):
+        labels = {**good.config.labels, RECIPE: "0" * 64}
+        return with_config(good, labels=labels)
+
+    def test_its_size_has_another_budget(self, older, real_pins):
+        pinned = subjects.pinned(real_pins, "mainline-cpu", max_mb=0)
+        found = size(dataclasses.replace(older, pinned=pinned))
+        assert found.status == "unproven"
+        assert "today's pins render no Dockerfile 000000000000" in found.observed
+
+    def test_it_has_the_kv_types_of_its_label(self, older, real_pins):
+        fork = dataclasses.replace(
+            older.pinned.fork, kv_types=real_pins.forks["spiritbuun"].kv_types
+        )
+        newer = dataclasses.replace(older.pinned, fork=fork)
+        assert kv_types(dataclasses.replace(older, pinned=newer)).status == "pass"
+        labelled = with_config(older, labels={**older.config.labels, TYPES: "turbo9"})
+        assert "-ctk does not offer turbo9" in kv_types(labelled).observed
+
+    def test_its_device_code_is_for_other_gpus(self, cuda):
+        image = cuda(frozenset({SM_75}))
+        labels = {**image.config.labels, RECIPE: "0" * 64}
+        assert device_code(with_config(image, labels=labels)).status == "unproven"
+        same = {
+            **labels,
+            "io.github.turboquant-builder.cuda-architectures": "86",
+            "io.github.turboquant-builder.cublas": image.pinned.variant.cublas,
+        }
+        assert device_code(with_config(image, labels=same)).status == "fail"
+
+    def test_an_image_of_these_pins_is_held_against_them(self, good, cuda, real_pins):
+        pinned = subjects.pinned(real_pins, "mainline-cpu", max_mb=0)
+        pinned = dataclasses.replace(pinned, recipes=good.pinned.recipes)
+        assert size(dataclasses.replace(good, pinned=pinned)).status == "fail"
+        assert device_code(cuda(frozenset({SM_75}))).status == "fail"
