@@ -487,7 +487,10 @@ FAULTS = (
         "proxy",
         "ENV BEND=healthy-too-early",
         _smoke("ready"),
-        (Change(_smoke("stop"), "unproven", "nobody can tell when it is loading"),),
+        (
+            Change(_smoke("stop"), "unproven", "nobody can tell when it is loading"),
+            Change(_smoke("healthcheck"), "unproven", "nobody can tell when it is loading"),
+        ),
     ),
     Fault("usage 0", "proxy", "ENV BEND=usage-zero", _smoke("thinking")),
     Fault("output_tokens 0", "proxy", "ENV BEND=output-tokens-zero", _smoke("thinking")),
