@@ -5,9 +5,10 @@ import io
 import posixpath
 import secrets
 import tarfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -66,7 +67,8 @@ class Launch:
     `server_port` is the one that is listened on inside. `draft` is a second model, at DRAFT.
     `secrets` are files by their path inside: copied in, so that the engine tells nobody what is in
     them and a file that only its owner may read will do. `memory` is in bytes. `gpu`:
-    with all GPUs, if the engine has any. `entrypoint` None: the image's.
+    with all GPUs, if the engine has any. `entrypoint` None: the image's. `lasts_s`: seconds after
+    which `running` ends it; None: never.
     """
 
     image: str
@@ -83,6 +85,7 @@ class Launch:
     gpu: bool = True
     entrypoint: list[str] | None = None
     reach: Reach = "host"
+    lasts_s: float | None = None
 
     @property
     def sandboxed(self) -> bool:
@@ -102,6 +105,7 @@ class Running:
     user: str | None
     _handle: "DockerContainer"
     host: str = LOOPBACK
+    _overdue: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
@@ -128,7 +132,10 @@ class Running:
         if found["Running"]:
             return State(running=True)
         return State(
-            running=False, exit_code=found["ExitCode"], out_of_memory=bool(found["OOMKilled"])
+            running=False,
+            exit_code=found["ExitCode"],
+            out_of_memory=bool(found["OOMKilled"]),
+            overdue=self._overdue.is_set(),
         )
 
     def log(self) -> str:
@@ -248,9 +255,37 @@ def running(client: "DockerClient", launch: Launch) -> Iterator[Running]:
         try:
             handle, user = create(client, launch, name)
             start(handle, launch.host, launch.port)
-            yield _running(handle, launch, name, user)
+            with _lasting(handle, launch.lasts_s) as overdue:
+                yield replace(_running(handle, launch, name, user), _overdue=overdue)
         finally:
             remove(client, name)
+
+
+@contextlib.contextmanager
+def _lasting(handle: "DockerContainer", seconds: float | None) -> Iterator[threading.Event]:
+    """The container is killed after so many seconds, and the event is set: no server holds a night.
+
+    Each question has a limit of its own, and a server may come close to that with every answer.
+    """
+    overdue = threading.Event()
+
+    def end() -> None:
+        overdue.set()
+        # It may have ended by itself just now, and who looks at it next sees why it has not.
+        with contextlib.suppress(Exception):
+            handle.kill()
+
+    timer = threading.Timer(seconds or 0.0, end)
+    timer.daemon = True
+    if seconds is None:
+        yield overdue
+        return
+    timer.start()
+    try:
+        yield overdue
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def create(

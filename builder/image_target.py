@@ -22,7 +22,8 @@ _ANSWER_S = 10.0
 class ImageTarget:
     """An image on the engine. `env` is added to the image's own.
 
-    `gpu`: its containers get all GPUs, if the engine has any.
+    `gpu`: its containers get all GPUs, if the engine has any. `lasts_s`: how long a server may run
+    before it is ended, in seconds; None: for ever.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ImageTarget:
     client: "DockerClient"
     env: Mapping[str, str]
     gpu: bool = True
+    lasts_s: float | None = None
 
     def output(self, *arguments: str) -> str:
         """What llama-server prints for these arguments until it ends, within ten seconds."""
@@ -79,6 +81,7 @@ class ImageTarget:
             model=model,
             server_port=port or container.SERVER_PORT,
             gpu=self.gpu,
+            lasts_s=self.lasts_s,
         )
         with container.running(self.client, launch) as running:
             yield running

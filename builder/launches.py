@@ -266,6 +266,8 @@ def _gone(serving: Serving, server: Server) -> str | None:
         time.sleep(_POLL_S)
     if state.running:
         return None
+    if state.overdue:
+        return "the server was ended, for it had answered for longer than a smoke may take"
     how = readiness.ending(state.exit_code, out_of_memory=state.out_of_memory)
     return f"the server exited: {how}"
 

@@ -12,11 +12,13 @@ class State:
     """Whether the server runs; if not, how it ended.
 
     `exit_code` is as a shell gives it: 128 + the signal's number for one that ended it.
+    `overdue`: builder ended it, for it had run for as long as it may.
     """
 
     running: bool
     exit_code: int | None = None
     out_of_memory: bool = False
+    overdue: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,12 @@ WAITING = {"OMP_WAIT_POLICY": "passive"}
 """Threads of the server sleep while they wait for each other, in place of spinning: what they
 compute is the same, and other work on the machine no longer multiplies a smoke's time."""
 
+_LASTS_S, _OWN_MODEL_LASTS_S = 1800.0, 4 * 3600.0
+"""Seconds that a server may run once it is loaded, with a scripted model and with a user's own.
+
+The first is a hundred times what an idle machine takes.
+"""
+
 _READINGS = 3  # the control twice, the one asked once
 
 
@@ -83,7 +89,8 @@ def smoke_image(
     )
     leftovers.remove(client, progress)
     env = {**WAITING, **case.profile.env, **options.env}
-    target = ImageTarget(image, image_id, client, env, gpu=case.gpu)
+    lasts_s = case.timeout_s + (_LASTS_S if case.model.script else _OWN_MODEL_LASTS_S)
+    target = ImageTarget(image, image_id, client, env, gpu=case.gpu, lasts_s=lasts_s)
     report = _smoke(target, case, results, progress, image_id)
     left_out = parts.words(labels.get(LEFT_OUT, ""))
     return replace(report, not_available=[*left_out, *report.not_available])

@@ -164,6 +164,25 @@ def test_a_fork_bomb_ends_at_the_limit(engine: DockerClient, sleeping_image: str
         engine.containers.get(name)
 
 
+def test_a_server_that_runs_too_long_is_ended_and_said_so(
+    engine: DockerClient, sleeping_image: str
+) -> None:
+    with container.running(engine, Launch(sleeping_image, lasts_s=0.5)) as running:
+        deadline = time.monotonic() + 30
+        while (state := running.state()).running:
+            assert time.monotonic() < deadline
+    assert state.overdue
+    assert state.exit_code == 128 + 9
+
+
+def test_a_server_that_ends_in_time_is_left_alone(
+    engine: DockerClient, sleeping_image: str
+) -> None:
+    with container.running(engine, Launch(sleeping_image, lasts_s=600)) as running:
+        assert running.state().running
+    assert not any(isinstance(one, threading.Timer) for one in threading.enumerate())
+
+
 def test_a_model_is_copied_into_a_volume_that_goes_with_the_container(
     engine: DockerClient, sleeping_image: str, tmp_path
 ) -> None:
