@@ -1,5 +1,6 @@
 """Move a variant's floating tags back, to what they stood for before or to a named release."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from builder.model import Pins
 from builder.progress import Progress
 from builder.record import Index, Release
 from builder.registry_client import RegistryClient
+from builder.replace_files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ def rollback(request: Request, record: Path, progress: Progress) -> Release:
         index, release, moved = chosen(request, record)
         with RegistryClient(index.repository) as repository:
             promote.check_name(repository, release)
+            write_atomically(_pending(record, request.variant), release.name)
             return floating.move(
                 repository, record, release, moved, "rolled-back", progress, force=request.force
             )
@@ -49,6 +52,26 @@ def plan(request: Request, record: Path) -> tuple[Release, tuple[str, ...]]:
     return release, moved
 
 
+def told(record: Path, variant: str) -> None:
+    """The user knows that the tags were moved back: the next rollback goes back once more.
+
+    Before, the same command gives the same: it may have been killed when all was written.
+    """
+    _pending(record, variant).unlink(missing_ok=True)
+
+
+def _pending(record: Path, variant: str) -> Path:
+    return record.with_name(f"{record.name}-journals") / f"rollback-{variant}"
+
+
+def _untold(index: Index, record: Path, variant: str, tag: str) -> str | None:
+    """The release that a run which was killed went back to, and nothing was promoted since."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        name = _pending(record, variant).read_text(encoding="utf-8")
+        return name if index.floating[tag] == name else None
+    return None
+
+
 def chosen(request: Request, record: Path) -> tuple[Index, Release, tuple[str, ...]]:
     """The record's index, the release to go back to, and the tags that are moved."""
     index = promote.recorded(record)
@@ -56,7 +79,8 @@ def chosen(request: Request, record: Path) -> tuple[Index, Release, tuple[str, .
     moved = tuple(tag for tag in own if tag in index.floating)
     if not moved:
         raise UsageError(f"no tag of {request.variant} was ever promoted")
-    name = request.to or before(index, record, moved[-1])
+    untold = _untold(index, record, request.variant, moved[-1])
+    name = request.to or untold or before(index, record, moved[-1])
     release = promote.read(index, record, name)
     if release.variant != request.variant:
         raise UsageError(f"{name} is a release of {release.variant}, not of {request.variant}")

@@ -189,7 +189,9 @@ class Publisher:
         return promote.promote(request, self.record, News(on))
 
     def rollback(self, to: str | None = None, on: NEWS = lambda _: None) -> Release:
-        return rollback.rollback(rollback.Request("tiny", self.pins, to), self.record, News(on))
+        done = rollback.rollback(rollback.Request("tiny", self.pins, to), self.record, News(on))
+        rollback.told(self.record, "tiny")
+        return done
 
     def recorded(self, name: str) -> Release:
         return record.read_release(self.record, name)

@@ -153,6 +153,7 @@ def rollback(
     with console.progress() as progress:
         done = rollbacks.rollback(request, folder, progress)
     _show(done, json=json)
+    rollbacks.told(folder, name)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from builder.errors import NameTakenError, NotProvenError, RefNotFoundError, Usa
 from builder.model import Pins
 from builder.nightly import _was_promoted
 from builder.rebuild import Rebuilt
-from builder.record import Index, Release
+from builder.record import Event, Index, Release
 from builder.record_source import RecordSource
 from builder.registry_client import RegistryClient
 from tests import published
@@ -245,3 +245,36 @@ def test_a_registry_that_does_not_answer_is_exit_6(tiny_pins, tmp_path):
     made = builder(*words, "--pins", tiny_pins)
     assert made.returncode == 6
     assert not (tmp_path / "record").exists()
+
+
+# --- A rollback that was killed -------------------------------------------------------------------
+
+
+def test_a_rollback_that_was_killed_after_its_last_write_is_the_same_once_more(world):
+    oldest, old, new = (world.publish(number) for number in (1, 2, 3))
+    index, previous = Index(oldest.repository), None
+    for one in (oldest, old, new):
+        came = Event("2026-11-20T00:00:00Z", "promoted", "tiny", previous)
+        index = replace(index, floating={"tiny": one.name}, releases=[one.name, *index.releases])
+        record.write_release(world.folder, replace(one, events=[came]), index)
+        previous = one.digest
+
+    def back() -> str:
+        request = rollback.Request("tiny", world.everything)
+        return rollback.rollback(request, world.folder, Recorder()).name
+
+    assert [back(), back()] == [old.name, old.name]
+    rollback.told(world.folder, "tiny")
+    assert back() == oldest.name
+
+
+def test_a_promotion_since_then_counts_more_than_a_rollback_that_nobody_heard_of(world):
+    old, new = (world.publish(number) for number in (1, 2))
+    came = Event("2026-11-20T00:00:00Z", "promoted", "tiny", old.digest)
+    index = Index(old.repository, {"tiny": new.name}, releases=[new.name, old.name])
+    record.write_release(world.folder, old, index)
+    record.write_release(world.folder, replace(new, events=[came]), index)
+    request = rollback.Request("tiny", world.everything)
+    assert rollback.rollback(request, world.folder, Recorder()).name == old.name
+    world.promote(new.name)
+    assert rollback.rollback(request, world.folder, Recorder()).name == old.name
