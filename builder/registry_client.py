@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from builder import outside_json, registry, registry_login, web
 from builder import registry_answers as answers
@@ -48,6 +48,8 @@ _PATIENCE_S = 60.0
 """The longest Retry-After that is waited for."""
 _LARGEST = 16 * 1024 * 1024
 """Bytes of an answer that is held in memory."""
+_PAGE = 1000
+"""Tags of a page."""
 _MOST_PAGES = 1000
 _MOST_TAGS = 100_000
 _MOST_MANIFESTS = 1000
@@ -191,13 +193,24 @@ class RegistryClient:
         self._ask("DELETE", f"manifests/{digest}", {*_DONE, _NOT_FOUND})
 
     def tags(self) -> list[str]:
-        """All tags of the repository; none for one that is not there."""
-        found: list[str] = []
-        for page in self._pages("tags/list?n=1000"):
-            found += answers.parse(answers.TagList, page.body, page.url).tags or []
-            if len(found) > _MOST_TAGS:
-                raise RemoteUnavailableError(f"{self.repository} lists over {_MOST_TAGS} tags")
-        return found
+        """All tags of the repository; none for one that is not there.
+
+        Some registries end a page without naming the next one: a full page is asked for more.
+        """
+        found: dict[str, None] = {}
+        wanted = f"tags/list?n={_PAGE}"
+        while wanted:
+            before, page, answer = len(found), [], None
+            for answer in self._pages(wanted):
+                page = answers.parse(answers.TagList, answer.body, answer.url).tags or []
+                found |= dict.fromkeys(page)
+                if len(found) > _MOST_TAGS:
+                    raise RemoteUnavailableError(f"{self.repository} lists over {_MOST_TAGS} tags")
+            if before and answer is None:
+                raise RemoteUnavailableError(f"{self.repository}: a page of its tags is missing")
+            more = len(page) >= _PAGE and len(found) > before
+            wanted = f"tags/list?n={_PAGE}&last={quote(page[-1])}" if more else ""
+        return [*found]
 
     def referrers(self, digest: str) -> Manifest | None:
         """The index of what names a manifest as its subject; None: the registry has no such API.

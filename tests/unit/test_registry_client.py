@@ -1,15 +1,18 @@
 """What is shown to a registry: the login where it belongs, and a token anew when it has expired."""
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from builder import registry_login
 from builder.errors import RemoteUnavailableError, UsageError
 from builder.registry_client import RegistryClient
-from tests import registry_api
+from tests import places, registry_api
+from tests.places import Asked, Reply
 from tests.registry_api import Registry
 
 
@@ -83,3 +86,31 @@ def test_a_login_has_no_words(monkeypatch):
     monkeypatch.setenv(registry_login.USER, "me")
     monkeypatch.setenv(registry_login.PASSWORD, "secret")
     assert "secret" not in repr(registry_login.login("ghcr.io"))
+
+
+@pytest.mark.parametrize("count", [0, 999, 1000, 1001, 2500])
+@pytest.mark.parametrize("pages", [True, False], ids=["page by page", "all at once"])
+def test_a_list_of_tags_whose_pages_name_no_next_one_is_read_to_its_end(count, pages):
+    tags = [f"t{number:05}" for number in range(count)]
+
+    def answer(one: Asked) -> Reply:
+        last = parse_qs(urlsplit(one.path).query).get("last", [""])[0]
+        page = [tag for tag in tags if tag > last][:1000] if pages else tags
+        return Reply(200, {}, json.dumps({"tags": page}).encode())
+
+    with places.serve() as place:
+        place.answer = answer
+        with RegistryClient(f"127.0.0.1:{place.port}/me/llama") as client:
+            assert client.tags() == tags
+        assert len(place.asked) <= count // 1000 + 1
+
+
+def test_a_list_that_is_gone_after_its_first_page_is_not_a_short_one():
+    page = Reply(200, {}, json.dumps({"tags": [f"t{number}" for number in range(1000)]}).encode())
+    with places.serve() as place:
+        place.answer = lambda one: Reply(404) if "last=" in one.path else page
+        with (
+            RegistryClient(f"127.0.0.1:{place.port}/me/llama") as client,
+            pytest.raises(RemoteUnavailableError, match="is missing"),
+        ):
+            client.tags()
