@@ -5,24 +5,28 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from builder.errors import RemoteUnavailableError
+from builder.errors import FileError, RemoteUnavailableError
 from builder.model import Source, Wheel
 from builder.progress import Progress
 
 if TYPE_CHECKING:
-    from pypi_simple import PyPISimple
+    from pypi_simple import DistributionPackage, PyPISimple
+
+    from builder.limited_http import Body
 
 Kind = Literal["sdist", "wheel"]
 
 _TIMEOUT_S = 30
-_LARGEST = 8 << 30
-"""Bytes of a file; the largest wheels of CUDA have some 700 MB."""
+_LARGEST_PAGE = 8 << 20
+"""Bytes of a project's page: it is held in memory, and takes some forty times as much in parts."""
+_LARGEST: Mapping[str, int] = {"sdist": 512 << 20, "wheel": 2 << 30}
+"""Bytes of a file: five times llama.cpp's source, and three times CUDA's largest wheel."""
 _SLOWEST = 100_000
 """Bytes a second."""
 _SETTING = re.compile(r"(?P<place>\S+?)\.(?P<key>index-url|cert)='(?P<value>.*)'")
@@ -47,11 +51,15 @@ def download(pinned: Source | Wheel, kind: Kind, target: Path, progress: Progres
 
     Raises RemoteUnavailableError when the index does not answer, lacks the file or sends another.
     """
+    from builder.limited_http import Limits
+
     with _index() as index:
         url = _find(index, pinned, kind)
         with index.s.get(url, stream=True, timeout=_TIMEOUT_S) as response:
             response.raise_for_status()
-            total = int(response.headers.get("Content-Length", 0))
+            cast("Body", response.raw).allow(Limits(_LARGEST[kind], _TIMEOUT_S, _SLOWEST))
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isascii() and length.isdigit() else 0
             digest = _save(response.iter_content(1 << 20), target, total, progress)
     if digest != pinned.sha256:
         raise RemoteUnavailableError(
@@ -65,13 +73,8 @@ def listed(package: str) -> list[Listed]:
 
     Raises RemoteUnavailableError when the index does not answer.
     """
-    from pypi_simple import NoSuchProjectError
-
     with _index() as index:
-        try:
-            packages = index.get_project_page(package, timeout=_TIMEOUT_S).packages
-        except NoSuchProjectError:
-            return []
+        packages = _packages(index, package)
     return [
         Listed(
             version=one.version,
@@ -97,7 +100,7 @@ def _index() -> Iterator["PyPISimple"]:
     from builder.limited_http import Limits
 
     settings = _pip_settings()
-    limits = Limits(_LARGEST, _TIMEOUT_S, _SLOWEST)
+    limits = Limits(_LARGEST_PAGE, _TIMEOUT_S, _SLOWEST)
     address, session = index_login.session(settings.get("index-url", PYPI_SIMPLE_ENDPOINT), limits)
     with PyPISimple(address, session=session) as index:
         if "cert" in settings:
@@ -110,20 +113,36 @@ def _index() -> Iterator["PyPISimple"]:
             UnsupportedContentTypeError,
             UnsupportedRepoVersionError,
         ) as error:
+            if isinstance(error, OSError) and FileError.of(error):
+                raise  # it is this machine's disk
             raise RemoteUnavailableError(
                 "the package index does not answer", why=str(error), hint="try `pip download`"
             ) from error
 
 
-def _find(index: "PyPISimple", pinned: Source | Wheel, kind: Kind) -> str:
-    """The address of the file."""
-    from pypi_simple import NoSuchProjectError
+def _packages(index: "PyPISimple", project: str) -> "list[DistributionPackage]":
+    """The files on a project's page; none of one that is not there."""
+    from pypi_simple import NoSuchProjectError, UnsupportedContentTypeError
+    from pypi_simple import UnsupportedRepoVersionError as OtherVersionError
+    from requests import RequestException
 
     try:
-        packages = index.get_project_page(pinned.package, timeout=_TIMEOUT_S).packages
+        return index.get_project_page(project, timeout=_TIMEOUT_S).packages
     except NoSuchProjectError:
-        packages = []
-    for package in packages:
+        return []
+    except (RequestException, OSError, UnsupportedContentTypeError, OtherVersionError):
+        raise
+    # pypi_simple takes the page to pieces before it looks at their kinds.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise RemoteUnavailableError(
+            f"the package index answers in a shape that is not its own about {project}",
+            why=f"{type(error).__name__}: {error}"[:200],
+        ) from error
+
+
+def _find(index: "PyPISimple", pinned: Source | Wheel, kind: Kind) -> str:
+    """The address of the file."""
+    for package in _packages(index, pinned.package):
         if (
             package.package_type == kind
             and package.version == pinned.version

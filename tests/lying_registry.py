@@ -151,7 +151,8 @@ class World:
         path = urlsplit(url).path.removeprefix("/v2/me/llama/")
         what, _, name = path.partition("/")
         if method == "PUT" and what == "manifests":
-            self.manifests[digest(body)] = (str(json.loads(body)["mediaType"]), body)
+            kind = INDEX if b'"manifests"' in body else MANIFEST
+            self.manifests.setdefault(digest(body), (kind, body))
             self.tags[name] = digest(body)
         asked = what if method in {"GET", "HEAD"} else method
         return self.twist(asked, self._found(asked, name))

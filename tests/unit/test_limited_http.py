@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import registry, registry_client, web
+from builder import package_index, registry, registry_client, web
 from builder.errors import RemoteUnavailableError
+from builder.model import Source
 from builder.record_source import RecordSource
 from builder.registry_client import RegistryClient
 from tests import endless
@@ -82,3 +83,25 @@ def test_a_full_disk_is_not_taken_for_a_silent_registry(monkeypatch):
         pytest.raises(OSError, match="No space left"),
     ):
         client.read("sha256:" + "0" * 64, written)
+
+
+@pytest.mark.parametrize("answer", [*endless.SLOW.values(), *endless.ENDLESS.values()])
+def test_an_endless_page_of_the_package_index_is_given_up(answer, monkeypatch):
+    monkeypatch.setattr(package_index, "_TIMEOUT_S", 0.3)
+    with endless.serving(answer) as host:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://{host}/simple")
+        with pytest.raises(RemoteUnavailableError, match="package index does not answer"):
+            package_index.listed("tiny-package")
+
+
+@pytest.mark.parametrize("answer", [endless.plain, endless.chunked, endless.dripping_body])
+@pytest.mark.parametrize("kind", ["sdist", "wheel"])
+def test_nor_does_an_endless_file_fill_the_disk(answer, kind, tmp_path, monkeypatch, progress):
+    monkeypatch.setattr(package_index, "_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(package_index, "_LARGEST", {"sdist": 3_000_000, "wheel": 3_000_000})
+    with endless.serving(answer) as host:
+        monkeypatch.setattr(package_index, "_find", lambda *_: f"http://{host}/a.tar.gz")
+        pinned = Source("tiny-package", "1.0", "0" * 64, "", "abcdef123")
+        with pytest.raises(RemoteUnavailableError, match="package index does not answer"):
+            package_index.download(pinned, kind, tmp_path / "file", progress)
+    assert (tmp_path / "file").stat().st_size <= 3_000_000

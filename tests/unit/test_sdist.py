@@ -11,7 +11,7 @@ import pytest
 from builder import paths, sdist
 from builder.errors import RemoteUnavailableError
 from builder.model import Source
-from tests import simple_index
+from tests import misbehaving, simple_index
 
 pytestmark = pytest.mark.usefixtures("private_cache")
 
@@ -93,3 +93,38 @@ def test_no_file_is_written_outside_of_the_archives_folder(source, index, progre
         sdist.tree(evil, progress)
     assert "lies outside of it" in caught.value.why
     assert not [one for one in paths.cache().parent.rglob("*") if one.name == "escaped"]
+
+
+ODD_PAGES = {
+    "deep": '{"files": ' + "[" * 100_000,
+    "no object": "[]",
+    "no files": '{"name": "tiny-package", "meta": {"api-version": "1.0"}}',
+    "files of another kind": '{"name": "x", "meta": {"api-version": "1.0"}, "files": [1, null]}',
+    "fields of another kind": '{"name": 1, "meta": {"api-version": "1.0"}, "files": [{"url": 1}]}',
+    "another version": '{"name": "x", "meta": {"api-version": "9.0"}, "files": []}',
+    "no version": '{"name": "x", "meta": {"api-version": [["x"]]}, "files": []}',
+    "a long number": '{"files": ' + "1" * 5000 + "}",
+}
+
+
+@pytest.mark.parametrize("page", ODD_PAGES.values(), ids=ODD_PAGES)
+@pytest.mark.parametrize("kind", ["application/vnd.pypi.simple.v1+json", "text/html", "x", ""])
+def test_a_page_of_another_shape_is_said_to_be(page, kind, source, progress, monkeypatch):
+    def answer(handler, _body):
+        handler.send_response(200)
+        handler.send_header("Content-Type", kind)
+        handler.end_headers()
+        handler.wfile.write(page.encode())
+
+    with misbehaving.serving({"/simple/tiny-package/": answer}) as url:
+        monkeypatch.setenv("PIP_INDEX_URL", f"{url}/simple")
+        with pytest.raises(RemoteUnavailableError, match="package index"):
+            sdist.tree(source, progress)
+
+
+def test_html_as_deep_as_it_may_be(source, progress, monkeypatch):
+    page = "<div>" * 50_000 + '<a href="x">'
+    with misbehaving.serving({"/simple/tiny-package/": misbehaving.saying(200, raw=page)}) as url:
+        monkeypatch.setenv("PIP_INDEX_URL", f"{url}/simple")
+        with pytest.raises(RemoteUnavailableError, match="package index"):
+            sdist.tree(source, progress)
