@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from builder import registry_answers, web
-from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.errors import RefNotFoundError, RemoteUnavailableError, UsageError
 from builder.registry_answers import Descriptor, IndexContent
 
 _HUBS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
@@ -33,8 +33,25 @@ class Image:
         return f"{self.host}/{self.repository}:{self.tag}"
 
 
+# https://github.com/distribution/reference/blob/main/regexp.go
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?/)?"
+    rf"{_PART}(?:/{_PART})*)(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?"
+    rf"(?:@sha256:[0-9a-f]{{64}})?"
+)
+
+
 def image(reference: str) -> Image:
-    """The name in a reference, with what Docker adds to a short one; a digest is left aside."""
+    """The name in a reference, with what Docker adds to a short one; a digest is left aside.
+
+    Raises UsageError for what is no such name: it becomes a part of addresses.
+    """
+    if not _REFERENCE.fullmatch(reference):
+        raise UsageError(
+            f"{reference[:200]!r} is not a valid name of an image",
+            hint="HOST/NAME:TAG or HOST/NAME@sha256:DIGEST, such as ghcr.io/me/llama:latest",
+        )
     first, slash, rest = reference.partition("@")[0].partition("/")
     if not slash or not ("." in first or ":" in first or first == "localhost"):
         first, rest = "docker.io", reference.partition("@")[0]
