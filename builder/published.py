@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder import attest, attestations, referrers, registry, registry_answers, tags
 from builder import published_documents as documents_of
-from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.errors import RefNotFoundError, RemoteUnavailableError, UsageError
 from builder.progress import Progress
 from builder.record import Attachment
 from builder.registry_answers import ImageConfig
@@ -44,9 +44,12 @@ class Published:
 def locate(repository: "RegistryClient", reference: str) -> "tuple[str, Manifest]":
     """The tag of a reference ("" of a digest), and what it stands for.
 
-    Raises RefNotFoundError when the registry has no such image, RemoteUnavailableError.
+    Raises RefNotFoundError when the registry has no such image, UsageError for what is no digest,
+    RemoteUnavailableError.
     """
     digest = reference.partition("@")[2]
+    if digest and not registry.is_digest(digest):
+        raise UsageError(f"{digest[:80]!r} is not a valid digest", hint="sha256: and 64 hex digits")
     tag = "" if digest else registry.image(reference).tag
     found = repository.manifest(digest or tag)
     if found is None:

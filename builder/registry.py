@@ -38,7 +38,7 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(
     rf"(?:(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?/)?"
     rf"{_PART}(?:/{_PART})*)(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?"
-    rf"(?:@sha256:[0-9a-f]{{64}})?"
+    rf"(?:@[a-z0-9]+:[0-9a-f]+)?"
 )
 
 
@@ -95,6 +95,11 @@ def token_server(asked: str, realm: str) -> str:
             why=f"it wants it at {url.partition('?')[0]}"[:300],
         )
     return url
+
+
+def is_digest(text: str) -> bool:
+    """Whether that is the only kind of digest that builder hashes by."""
+    return bool(_DIGEST.fullmatch(text))
 
 
 def digest(wanted: Image) -> str:
