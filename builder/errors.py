@@ -7,20 +7,21 @@ Exit codes: 0 yes · 1 the answer is no · 2 usage, pins or a file · 3 bug · 4
 
 import errno
 
+from builder.redaction import redacted
+
 
 class BuilderError(Exception):
     """A failure that the user can act on.
 
-    `what` is one line; `why` may be several; `hint` is the next command or edit.
+    `what` is one line; `why` may be several; `hint` is the next command or edit. No login of an
+    address is in them.
     """
 
     exit_code = 3
 
     def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.hint = hint
+        self.what, self.why, self.hint = map(redacted, (what, why, hint))
+        super().__init__(self.what)
 
 
 class BuilderFaultError(BuilderError):

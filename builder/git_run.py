@@ -4,6 +4,7 @@ A caller's `GIT_DIR`, hooks, filters, attributes and signing never reach what bu
 git settings (mirrors, credentials, proxies) count where a remote is asked, and nowhere else.
 """
 
+import base64
 import fcntl
 import os
 import re
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote
 
 from builder.errors import EngineError, FileError
 
@@ -70,6 +72,11 @@ _RELIED_ON = {
     "push.recurseSubmodules": "no",
     "submodule.recurse": "false",
 }
+
+_ADDRESS = re.compile(r"remote\..+\.(url|pushurl)")
+_LOGIN = re.compile(
+    r"(?P<scheme>https?://)(?P<user>[^/?#:]*)(:(?P<password>[^/?#]*))?@", re.IGNORECASE
+)
 
 _OF_THE_DISK = re.compile(
     r"^(?!remote:|fatal: remote error)(.*: "
@@ -186,6 +193,28 @@ def _counted(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     return pairs
 
 
+def _signed_in(
+    settings: Iterable[tuple[str, str]], more: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """The settings with the login of a remote's address as a header.
+
+    git gives an address to its helper on the command line, where every user of the machine reads
+    it. With a header of the caller's the address is only without its login.
+    """
+    signed = any(key.lower().endswith(".extraheader") for key, _ in _counted(more))
+    for key, value in settings:
+        login = _LOGIN.match(value) if _ADDRESS.fullmatch(key) else None
+        if login is None:
+            yield key, value
+            continue
+        address = f"{login['scheme']}{value[login.end() :]}"
+        yield key, address
+        if not signed:
+            shown = ":".join(unquote(part) for part in (login["user"], login["password"] or ""))
+            word = base64.b64encode(shown.encode()).decode()
+            yield f"http.{address}.extraHeader", f"Authorization: Basic {word}"
+
+
 def _environment(
     settings: Iterable[tuple[str, str]], more: Mapping[str, str], *, of_user: bool
 ) -> dict[str, str]:
@@ -195,7 +224,7 @@ def _environment(
         if not name.startswith("GIT_") or (of_user and _OF_REMOTES.fullmatch(name))
     }
     pairs = [*(_counted(os.environ) if of_user else []), *_RELIED_ON.items()]
-    pairs += [*settings, *_counted(more)]
+    pairs += [*_signed_in(settings, more), *_counted(more)]
     counted = {"GIT_CONFIG_COUNT": str(len(pairs))}
     for i, (key, value) in enumerate(pairs):
         counted |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}

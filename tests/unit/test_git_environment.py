@@ -1,6 +1,7 @@
 """Whatever a user's git is set to, and whoever calls builder: what it does is the same."""
 
 import ast
+import base64
 import os
 import resource
 import shutil
@@ -8,8 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from builder import bump, git, pins, propose, source
 from builder.branches import Checkout, signed
 from builder.errors import EngineError, FileError, RemoteUnavailableError, UsageError
+from builder.git_run import CommandError, run_git
 from builder.github import Github
 from builder.github_threads import Threads
 from builder.record_branch import RecordBranch
@@ -469,3 +471,62 @@ def test_a_remotes_own_full_disk_is_the_remotes(repository, tmp_path, monkeypatc
     saying(tmp_path, monkeypatch, f"{whose} write error: No space left on device")
     with pytest.raises(RemoteUnavailableError):
         git.checkout(git.Remote("tiny", repository.url), head, progress)
+
+
+@pytest.fixture
+def shown() -> Iterator[tuple[str, list[str | None], list[str]]]:
+    """A server's address, the logins that it is shown, and what the list of processes has then."""
+    logins: list[str | None] = []
+    processes: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_GET(self) -> None:
+            logins.append(self.headers.get("Authorization"))
+            for file in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    processes.append(file.read_bytes().replace(b"\0", b" ").decode())
+            self.send_error(404)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", logins, processes
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("key", ["remote.origin.url", "remote.other.url"])
+def test_the_login_of_a_remotes_address_is_on_no_command_line(shown, repository, key):
+    host, logins, processes = shown
+    settings = [(key, f"http://me:s3%40cret@{host}/x.git")]
+    with pytest.raises(CommandError) as caught:
+        run_git(
+            ["ls-remote", key.split(".")[1]],
+            folder=repository.path,
+            of_user=True,
+            settings=settings,
+        )
+    assert logins[0] == f"Basic {base64.b64encode(b'me:s3@cret').decode()}"
+    assert [one for one in processes if f"http://{host}/x.git" in one]
+    assert not [one for one in [*processes, caught.value.why] if "cret@" in one]
+
+
+def test_a_token_takes_the_place_of_the_login_in_the_address(shown, repository):
+    host, logins, _ = shown
+    token = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.http://{host}/.extraHeader",
+        "GIT_CONFIG_VALUE_0": "Authorization: Basic token",
+    }
+    with pytest.raises(CommandError):
+        run_git(
+            ["ls-remote", "origin"],
+            folder=repository.path,
+            of_user=True,
+            settings=[("remote.origin.url", f"http://me:s3cret@{host}/x.git")],
+            environment=token,
+        )
+    assert set(logins) == {"Basic token"}

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from builder.errors import RemoteUnavailableError
 from builder.redaction import redacted
 
 
@@ -70,3 +71,11 @@ def test_a_strangers_text_takes_no_time(piece):
     before = time.process_time()
     redacted(f"https://a:{piece * (200_000 // len(piece))}")
     assert time.process_time() - before < 2
+
+
+def test_no_error_has_a_login_in_it():
+    login = "https://me:s3cret@host/simple"
+    error = RemoteUnavailableError(
+        f"{login} does not answer", why=f"401 for url: {login}/", hint=login
+    )
+    assert "s3cret" not in f"{error} {error.what} {error.why} {error.hint}"
