@@ -36,6 +36,7 @@ from builder.probe.server import Script, Server
 from builder.probe.stop import Ending
 from builder.progress import Progress
 from builder.rule.labels import LEFT_OUT, REVISION, VARIANT
+from builder.rule.printed import offered
 from builder.scripted_model import MODELS, REPLY, THOUGHT, scripted_model
 from builder.server_args import known_flags, not_available
 from builder.serving import Target
@@ -169,7 +170,8 @@ class _Model:
 class _Case:
     """What is smoked and how: options, pins and the target's labels taken together.
 
-    `no_gpu` is why its servers run on no GPU, empty when they do.
+    `kv_named`: the user names the type. `no_gpu` is why its servers run on no GPU, empty when they
+    do.
     """
 
     kind: Literal["image", "binary", "url"]
@@ -177,6 +179,7 @@ class _Case:
     profile_name: str | None
     profile: Profile
     kv: Kv
+    kv_named: bool
     types: Mapping[str, KvType]
     rules: KvRules
     commit: str | None
@@ -219,6 +222,7 @@ def _case(
         profile_name=options.profile,
         profile=profile,
         kv=kv,
+        kv_named=options.kv is not None,
         types=kv_probe.kv_types(pins, known.fork if known else None),
         rules=kv_held.in_force(
             pins.forks[known.fork].kv_rules if known else kv_held.NO_RULES,
@@ -267,7 +271,10 @@ def _smoke(
     """The servers of a smoke, one after the other, and the verdict on what they showed."""
     started = time.monotonic()
     progress.step("reading --help")
-    flags = known_flags(target.output("--help"))
+    help_text = target.output("--help")
+    if case.kv_named:
+        _require_kv(case.kv, help_text, target.name)
+    flags = known_flags(help_text)
     if case.profile_name is not None:
         profiles.require_flags(case.profile_name, case.profile, flags, target.name)
     servers = _run_servers(target, case, flags, progress)
@@ -295,6 +302,22 @@ def _smoke(
     logs = {"control": control.log, f"KV {case.kv}": asked.log}
     kept = kept_log.keep(logs, f"smoke-{target.name}", results, progress)
     return replace(report, log=str(kept or ""))
+
+
+def _require_kv(kv: Kv, help_text: str, name: str) -> None:
+    """Raise UsageError for a type that the user names and `--help` does not list, if it lists any.
+
+    What a variant or a profile asks for is the image's fault: a verdict, and no error.
+    """
+    listed = offered(help_text)
+    for half, kv_type in (("k", kv.k), ("v", kv.v)):
+        known = listed.get(half)
+        if known and kv_type not in known:
+            raise UsageError(
+                f"--kv {kv}: {name} knows no KV type {kv_type}",
+                why=f"its --help lists {', '.join(known)}",
+                hint=f"`--kv` with one of these, or an image of a fork that has {kv_type}",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def test_a_verdict_stands_where_its_logs_cannot_be_written(
 ) -> None:
     (tmp_path / "pins.toml").write_bytes((ROOT / "pins.toml").read_bytes())
     (tmp_path / "build").write_text("in the way")
-    words = ["smoke", mainline_cpu_image, "--variant", "spiritbuun-cpu", "--kv", "turbo4"]
+    words = ["smoke", mainline_cpu_image, "--variant", "spiritbuun-cpu"]
     result = builder(*words, "--junit", "/dev/full", "--pins", tmp_path / "pins.toml")
     assert (result.returncode, result.stdout.startswith("FAIL ")) == (1, True)
     assert result.stderr.count("warning: the servers' logs are not kept: ") == 1
@@ -229,12 +229,17 @@ NEVER_READY = {
 
 
 def test_a_server_that_refuses_its_flags_fails_at_once(run: Smoke) -> None:
-    report = run(kv=Kv("turbo9", "turbo9"))
+    report = run(env={"LLAMA_ARG_CACHE_TYPE_K": "turbo9"})
     assert not report.passed
     assert statuses(report) == NEVER_READY
     assert "exit code 1" in observed(report, "ready")
     assert "Unsupported cache type: turbo9" in Path(report.log).read_text()
     assert report.ready_s is None
+
+
+def test_a_kv_type_that_the_image_does_not_know_is_a_usage_error(run: Smoke) -> None:
+    with pytest.raises(UsageError, match="knows no KV type turbo9"):
+        run(kv=Kv("turbo9", "turbo9"))
 
 
 def test_a_server_that_exits_while_loading_fails_at_once(

@@ -6,7 +6,7 @@ import pytest
 
 from builder.errors import UsageError
 from builder.model import Kv, Pins, Profile
-from builder.smoke import _Case, _case, _key_in, _profile
+from builder.smoke import _Case, _case, _key_in, _profile, _require_kv
 from builder.smoke_options import Options
 
 Q4, Q8 = Kv("q4_0", "q4_0"), Kv("q8_0", "q8_0")
@@ -59,3 +59,33 @@ def test_a_profile_that_no_smoke_can_serve_is_refused(
 def test_the_api_key_is_the_first_of_those_that_servers_are_started_with() -> None:
     assert _key_in({"LLAMA_API_KEY": "one,two"}) == "one"
     assert _key_in({}) is None
+
+
+HELP = """-ctk,  --cache-type-k TYPE              KV cache data type for K
+                                        allowed values: f16, q8_0, q4_0
+                                        (default: f16)
+-ctv,  --cache-type-v TYPE              KV cache data type for V
+                                        allowed values: f16, q8_0, turbo4
+                                        (default: f16)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kv", "type_", "lists"),
+    [
+        (Kv("turbo9", "turbo9"), "turbo9", "f16, q8_0, q4_0"),
+        (Kv("turbo4", "turbo4"), "turbo4", "f16, q8_0, q4_0"),
+        (Kv("q4_0", "q4_0"), "q4_0", "f16, q8_0, turbo4"),
+    ],
+)
+def test_a_kv_type_that_the_server_does_not_list_is_a_usage_error(
+    kv: Kv, type_: str, lists: str
+) -> None:
+    with pytest.raises(UsageError, match=f"the-image knows no KV type {type_}") as error:
+        _require_kv(kv, HELP, "the-image")
+    assert error.value.why == f"its --help lists {lists}"
+
+
+def test_one_that_is_listed_or_a_help_that_lists_none_is_asked() -> None:
+    _require_kv(Kv("q4_0", "turbo4"), HELP, "the-image")
+    _require_kv(Kv("turbo9", "turbo9"), "usage: llama-server", "the-image")
