@@ -27,7 +27,7 @@ class Ends:
     """What comes after a night: `bisect` finds a first bad commit, `tell` keeps a fork's issue.
 
     `tell` says where it is, or "" when there is none. `page` is the address of the job that runs
-    this, or empty. `keep` comes after the last night, and after an interrupt: their record goes
+    this, or empty. `keep` comes after each night, and after an interrupt: their record goes
     where it is kept.
     """
 
@@ -97,6 +97,10 @@ def run(cases: list[Case], ends: Ends, progress: Progress) -> NightsReport:
     try:
         for case in cases:
             report = _with(report, case, ends, progress)
+            if case is not cases[-1]:
+                # A kill in the next night loses nothing of this one; what fails is told at the end.
+                with contextlib.suppress(Exception):
+                    ends.keep(progress)
     except BaseException:
         # A release that was promoted, and is in no record, would be taken for somebody else's.
         with contextlib.suppress(Exception):

@@ -282,6 +282,15 @@ def test_an_error_that_is_nobodys_fault_is_gone_on_behind(world, monkeypatch):
     assert world.done == ACTING
 
 
+def test_each_nights_record_is_kept_before_the_next_night_begins(world):
+    def keep(_):
+        world.did("keep")
+
+    nights.run([world.case(), world.case()], replace(ends(), keep=keep), Recorder())
+    assert world.done.count("keep") == 2
+    assert world.done[-2:] != ["keep", "keep"]
+
+
 def test_an_interrupt_keeps_the_record_of_the_nights_before_it(world, home):
     interrupted = World(home)
     interrupted.smoke = failing(KeyboardInterrupt())
@@ -290,7 +299,8 @@ def test_an_interrupt_keeps_the_record_of_the_nights_before_it(world, home):
     after = replace(ends(), keep=lambda _: kept.append(dict(world.floating)))
     with pytest.raises(KeyboardInterrupt):
         nights.run([world.case(), other], after, Recorder())
-    assert kept == [world.floating]
+    # After its own night, and after the interrupt.
+    assert kept == [world.floating, world.floating]
     assert "tiny" in world.floating
 
 
