@@ -47,7 +47,7 @@ class Survivor:
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--each", type=int, default=EACH, help="mutants a module")
-    parser.add_argument("modules", nargs="*", help="as builder/fit.py; none: all")
+    parser.add_argument("modules", nargs="*", help="as builder/llama/gguf/fit.py; none: all")
     asked = parser.parse_args(words)
     listed = tomllib.loads(LIST.read_text(encoding="utf-8"))
     equal = {(one["module"], one["before"], one["after"]) for one in listed["equal"]}

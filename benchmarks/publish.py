@@ -14,9 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from builder import engine, image_push, receipt
-from builder.progress import Silent
-from builder.registry_client import RegistryClient
+from builder.build import receipts as receipt
+from builder.common.progress import Silent
+from builder.engine import client as engine
+from builder.registry.client import RegistryClient
+from builder.release import push as image_push
 from tests import docker_registry
 
 ROOT = Path(__file__).parent.parent

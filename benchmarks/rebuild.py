@@ -13,8 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from builder import base_images, buildx, engine, pins, render, sdist
-from builder.progress import Silent
+from builder.build import bases as base_images
+from builder.build import buildx, render
+from builder.common.progress import Silent
+from builder.engine import client as engine
+from builder.pins import load as pins
+from builder.sources import sdist
 
 ROOT = Path(__file__).parent.parent
 VARIANT = "mainline-cpu"

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
-from builder import paths
-from builder.scripted_model import scripted_model
+from builder.common import paths
+from builder.llama.gguf.scripted import scripted_model
 
 ROUNDS = 7
 PORT = "18970"

@@ -15,7 +15,7 @@ from typing import IO
 
 import zstandard
 
-from builder import engine
+from builder.engine import client as engine
 
 CHUNK = 1 << 20
 

@@ -15,9 +15,12 @@ from pathlib import Path
 
 from docker import DockerClient
 
-from builder import audit, engine, pins, smoke
-from builder.progress import Silent
-from builder.smoke_options import Options
+from builder.audit import run as audit
+from builder.common.progress import Silent
+from builder.engine import client as engine
+from builder.pins import load as pins
+from builder.smoke import run as smoke
+from builder.smoke.options import Options
 
 ROOT = Path(__file__).parent.parent
 IMAGE = "turboquant:mainline-cpu"

@@ -16,9 +16,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 from docker import DockerClient
 
-from builder import engine as engines
-from builder import paths, pins
-from builder.model import Pins
+from builder.common import paths
+from builder.engine import client as engines
+from builder.model.pins import Pins
+from builder.pins import load as pins
 from tests import cosign_program, docker_registry
 from tests.docker_registry import DockerRegistry
 

@@ -5,8 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from builder import engine_install
-from builder.progress import Silent
+from builder.common.progress import Silent
+from builder.doctor import install as engine_install
 
 PACKAGE = "cosign"
 PASSWORD = "kept-out-of-every-list-of-processes"  # noqa: S105 -- of keys that tests make

@@ -1,6 +1,6 @@
 """Fat binaries in the layout that nvcc 12.4 writes, with nothing in them."""
 
-from builder import fatbin
+from builder.image import fatbin
 
 PTX, SASS = 1, 2
 COMPRESSED = 0x2000

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from builder.registry_client import RegistryClient
+from builder.registry.client import RegistryClient
 
 _READS = {"GET", "HEAD"}
 

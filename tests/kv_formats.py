@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from builder import scripted_model as model
+from builder.llama.gguf import scripted as model
 from tests.kv_simulator import Array, Bend, Place
 
 GROUP = 128

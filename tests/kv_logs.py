@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.gguf_shape import KvLayer, KvShape
-from builder.model import MAINLINE_KV_TYPES, Kv, KvType
+from builder.llama.gguf.shape import KvLayer, KvShape
+from builder.model.pins import MAINLINE_KV_TYPES, Kv, KvType
 
 LOGS = Path(__file__).parent / "samples" / "kv"
 

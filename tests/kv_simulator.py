@@ -15,8 +15,8 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from builder import scripted_model as model
-from builder.probe.kv_numbers import (
+from builder.llama.gguf import scripted as model
+from builder.smoke.probes.kv_numbers import (
     DECODED,
     FORCED,
     LATE,

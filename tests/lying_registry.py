@@ -14,10 +14,13 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from builder import attest, cosign, limited_http, provenance, referrers, sbom, sessions
-from builder import tags as names
-from builder.model import Pins
-from builder.record import Release
+from builder.common import limited_http, sessions
+from builder.model import tags as names
+from builder.model.pins import Pins
+from builder.registry import referrers
+from builder.release import attach as attest
+from builder.release import cosign, provenance, sbom
+from builder.release.record import Release
 from tests import published
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -229,7 +232,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, world: Callable[[], World]) -> Non
 
 
 def a_release(everything: Pins) -> Release:
-    from builder import render
+    from builder.build import render
 
     recipe = render.render(everything, "tiny").sha256
     receipt = published.a_receipt(dockerfile_sha256=recipe)

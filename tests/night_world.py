@@ -5,12 +5,15 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-from builder import nightly, nights, pins, record
-from builder.bump import Stages as Proving
-from builder.errors import BuildFailedError
-from builder.freshness_report import Drift, ForkReport
-from builder.nightly import Case, Stages
-from builder.record import Event, Index, Release
+from builder.bump.fork import Stages as Proving
+from builder.common.errors import BuildFailedError
+from builder.freshness.report import Drift, ForkReport
+from builder.nightly import night as nightly
+from builder.nightly import nights
+from builder.nightly.night import Case, Stages
+from builder.pins import load as pins
+from builder.release import record
+from builder.release.record import Event, Index, Release
 from tests.conftest import Recorder
 from tests.unit.test_bump import a_receipt, a_smoke, an_audit
 

@@ -12,15 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder import attestations, record, registry_client, render
-from builder import tags as names
-from builder.image_contents import Contents, HashedFile, Package
-from builder.model import BaseImage, Pins, Receipt
-from builder.record import Index, Release
-from builder.registry_client import Manifest, RegistryClient
-from builder.render import LABEL
-from builder.rule.labels import BUILT_AS, GPU, NOT_PROVEN, PROVEN
-from builder.smoke_report import CONTRACT
+from builder.audit.rules.labels import BUILT_AS, GPU, NOT_PROVEN, PROVEN
+from builder.build import attestations, render
+from builder.build.render import LABEL
+from builder.image.contents import Contents, HashedFile, Package
+from builder.model import tags as names
+from builder.model.pins import BaseImage, Pins, Receipt
+from builder.registry import client as registry_client
+from builder.registry.client import Manifest, RegistryClient
+from builder.release import record
+from builder.release.record import Index, Release
+from builder.smoke.report import CONTRACT
 
 COMMIT = "c" * 40
 URL = "https://github.com/Somebody/llama-fork.git"

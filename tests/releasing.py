@@ -20,14 +20,16 @@ from typing import Any
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from builder import pins, promote, publish, receipt, record, rollback
-from builder.audit import AuditReport
-from builder.model import Kv, Pins, Receipt
-from builder.probe.finding import Finding, Status
-from builder.probe.kv import KvVerdict
-from builder.record import Release
-from builder.smoke import PROFILE
-from builder.smoke_report import CONTRACT, SmokeReport
+from builder.audit.run import AuditReport
+from builder.build import receipts as receipt
+from builder.model.finding import Finding, Status
+from builder.model.pins import Kv, Pins, Receipt
+from builder.pins import load as pins
+from builder.release import promote, publish, record, rollback
+from builder.release.record import Release
+from builder.smoke.probes.kv import KvVerdict
+from builder.smoke.report import CONTRACT, SmokeReport
+from builder.smoke.run import PROFILE
 from tests.docker_registry import DockerRegistry
 
 REPOSITORY = "me/turboquant"

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from builder import report
+from builder.release import report
 from tests import synthetic_record
 from tests.browser.chromium import show, started
 from tests.conftest import ROOT

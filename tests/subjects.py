@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from builder import pins
-from builder.elf import Elf
-from builder.image_files import Config, Printed
-from builder.image_tree import File, Layer, merge
-from builder.model import Pins
-from builder.rule.subject import Pinned, Subject
+from builder.audit.rules.subject import Pinned, Subject
+from builder.image.elf import Elf
+from builder.image.files import Config, Printed
+from builder.image.tree import File, Layer, merge
+from builder.model.pins import Pins
+from builder.pins import load as pins
 
 MACHINE = "EM_X86_64/64"
 VARIANT = "mainline-cpu"

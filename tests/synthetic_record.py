@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from builder.model import BaseImage, CacheStats, Receipt
-from builder.record import (
+from builder.model.pins import BaseImage, CacheStats, Receipt
+from builder.release.record import (
     Attachment,
     Event,
     Index,

@@ -7,7 +7,7 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from builder import report
+from builder.release import report
 from tests import synthetic_record
 from tests.browser.chromium import DESK, PHONE, complaints, requests, show, started
 

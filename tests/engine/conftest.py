@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from builder import bootstrap, container, ownership, render
-from builder.model import Pins
-from builder.progress import Silent
+from builder.build import bootstrap, render
+from builder.common.progress import Silent
+from builder.engine import containers as container
+from builder.engine import ownership
+from builder.model.pins import Pins
 from tests import releasing
 from tests.docker_registry import DockerRegistry
 from tests.engine.second_engine import load, second_engine

@@ -10,8 +10,12 @@ from docker import DockerClient
 from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from builder import attest, image_contents, pins, receipt, sbom
-from builder.image_contents import Contents
+from builder.build import receipts as receipt
+from builder.image import contents as image_contents
+from builder.image.contents import Contents
+from builder.pins import load as pins
+from builder.release import attach as attest
+from builder.release import sbom
 from tests.conftest import Repository, builder
 from tests.docker_registry import DockerRegistry
 from tests.published import DIGEST, REPOSITORY, URL, a_receipt, a_release

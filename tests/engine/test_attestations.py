@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
-from builder import attest, attestations, image_contents, pins, receipt, referrers, verify
-from builder import build as builds
-from builder.record_source import RecordSource
-from builder.registry_client import RegistryClient
+from builder.build import attestations
+from builder.build import receipts as receipt
+from builder.build import run as builds
+from builder.image import contents as image_contents
+from builder.pins import load as pins
+from builder.registry import referrers
+from builder.registry.client import RegistryClient
+from builder.release import attach as attest
+from builder.release.record_source import RecordSource
+from builder.verify import run as verify
 from tests import published
 from tests.conftest import SAMPLES, Repository, builder
 from tests.engine.conftest import COMPILERS

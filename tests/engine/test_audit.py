@@ -11,10 +11,11 @@ import pytest
 from docker import DockerClient
 from docker.types import DeviceRequest
 
-from builder import container, receipt
-from builder.audit import RULES, AuditReport, audit, to_json
-from builder.errors import RefNotFoundError, UsageError
-from builder.model import BaseImage, Pins, Receipt
+from builder.audit.run import RULES, AuditReport, audit, to_json
+from builder.build import receipts as receipt
+from builder.common.errors import RefNotFoundError, UsageError
+from builder.engine import containers as container
+from builder.model.pins import BaseImage, Pins, Receipt
 from tests.conftest import Recorder, builder
 from tests.elf_bytes import elf
 from tests.fatbin_bytes import SASS, unit
@@ -231,7 +232,7 @@ def test_an_interrupt_leaves_no_container(
     def interrupted(*_words: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("builder.image_files.layers", interrupted)
+    monkeypatch.setattr("builder.image.files.layers", interrupted)
     with changed(engine, mainline_cpu_image, files, "LABEL one=more") as image:
         with pytest.raises(KeyboardInterrupt):
             run(image)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from builder import build as builds
-from builder import buildx, render
+from builder.build import buildx, render
+from builder.build import run as builds
 from tests import http_git
 from tests.conftest import ROOT, SAMPLES, Repository, builder, start_builder
 from tests.engine.conftest import without_buildx

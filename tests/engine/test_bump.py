@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from builder import pins
+from builder.pins import load as pins
 from tests.conftest import SAMPLES, Repository, builder
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("private_cache", "tiny_tags")]

@@ -22,16 +22,18 @@ from claude_agent_sdk import (
 )
 from docker import DockerClient
 
-from builder import container, pins, profiles
-from builder.client import ASKED, tier
-from builder.client_env import ASIDE, NAMES
-from builder.container import Launch
-from builder.model import Kv
-from builder.probe import server as probe_server
-from builder.probe.server import Server, get
-from builder.scripted_model import scripted_model
-from builder.smoke import WAITING
-from builder.tools import banned
+from builder.agents.client import ASKED, tier
+from builder.agents.environment import ASIDE, NAMES
+from builder.agents.tools import banned
+from builder.engine import containers as container
+from builder.engine.containers import Launch
+from builder.llama import client as probe_server
+from builder.llama import profiles
+from builder.llama.client import Server, get
+from builder.llama.gguf.scripted import scripted_model
+from builder.model.pins import Kv
+from builder.pins import load as pins
+from builder.smoke.run import WAITING
 from tests.conftest import ROOT, builder
 from tests.recording_proxy import Proxy, proxying
 

@@ -13,10 +13,11 @@ import pytest
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from builder import audit as audits
-from builder import image_stream, receipt
-from builder.model import Pins
-from builder.progress import Progress, Silent
+from builder.audit import run as audits
+from builder.build import receipts as receipt
+from builder.common.progress import Progress, Silent
+from builder.image import stream as image_stream
+from builder.model.pins import Pins
 from tests import docker_registry, releasing
 from tests.docker_registry import DockerRegistry
 from tests.engine.second_engine import second_engine

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from builder import bootstrap, render
-from builder.progress import Silent
+from builder.build import bootstrap, render
+from builder.common.progress import Silent
 from tests.conftest import SAMPLES
 
 pytestmark = pytest.mark.engine

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from builder import bootstrap
-from builder.model import Pins
-from builder.progress import Silent
+from builder.build import bootstrap
+from builder.common.progress import Silent
+from builder.model.pins import Pins
 from tests.conftest import builder, start_builder
 from tests.engine.second_engine import load, second_engine
 

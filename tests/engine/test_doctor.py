@@ -10,8 +10,9 @@ import docker
 import pytest
 from docker.errors import NotFound
 
-from builder import apt_mirror, doctor
-from builder.errors import EngineError
+from builder.build import apt_mirror
+from builder.common.errors import EngineError
+from builder.doctor import checks as doctor
 from tests.conftest import ROOT, builder
 from tests.engine.conftest import without_buildx
 
@@ -93,8 +94,8 @@ def test_a_context_whose_engine_does_not_answer(tmp_path):
 
 FIX = """
 import sys
-from builder import doctor
-from builder.errors import BuilderError
+from builder.doctor import checks as doctor
+from builder.common.errors import BuilderError
 
 class Told:
     def step(self, text):

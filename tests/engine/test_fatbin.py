@@ -5,8 +5,10 @@ import re
 
 import pytest
 
-from builder import audit, bootstrap, elf, render
-from builder.progress import Silent
+from builder.audit import run as audit
+from builder.build import bootstrap, render
+from builder.common.progress import Silent
+from builder.image import elf
 from tests.engine.test_cuda_template import BASE, BY_NAME, VARIANT, docker_build
 
 pytestmark = pytest.mark.engine

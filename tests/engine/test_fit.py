@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from builder import gguf_file, memory
-from builder.image_target import ImageTarget
-from builder.launch_slots import launch_slots
-from builder.model import Kv, Pins, Profile
-from builder.probe.kv import kv_types
-from builder.server_args import server_args
+from builder.engine.image_target import ImageTarget
+from builder.llama.flags import server_args
+from builder.llama.gguf import file as gguf_file
+from builder.llama.gguf import memory
+from builder.llama.slots import launch_slots
+from builder.model.pins import Kv, Pins, Profile
+from builder.smoke.probes.kv import kv_types
 from tests import shapes
 
 pytestmark = pytest.mark.engine

@@ -8,8 +8,8 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
-from builder import paths
-from builder.scripted_model import scripted_model
+from builder.common import paths
+from builder.llama.gguf.scripted import scripted_model
 
 pytestmark = pytest.mark.engine
 

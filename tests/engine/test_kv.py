@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from builder import gguf_shape
-from builder.image_target import ImageTarget
-from builder.model import Kv, KvType, Pins, Profile
-from builder.probe import kv_numbers
-from builder.probe import server as probe_server
-from builder.probe.kv import KvEvidence, judge, kv_types
-from builder.probe.kv_numbers import Asked, Numbers
-from builder.probe.server import Server
-from builder.scripted_model import scripted_model
-from builder.server_args import server_args
+from builder.engine.image_target import ImageTarget
+from builder.llama import client as probe_server
+from builder.llama.client import Server
+from builder.llama.flags import server_args
+from builder.llama.gguf import shape as gguf_shape
+from builder.llama.gguf.scripted import scripted_model
+from builder.model.pins import Kv, KvType, Pins, Profile
+from builder.smoke.probes import kv_numbers
+from builder.smoke.probes.kv import KvEvidence, judge, kv_types
+from builder.smoke.probes.kv_numbers import Asked, Numbers
 
 pytestmark = pytest.mark.engine
 

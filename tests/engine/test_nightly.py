@@ -21,14 +21,22 @@ import requests
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from builder import bump, night_release, nightly, nights, pins, receipt, record, render, sdist
-from builder.bump import Stages as Proving
-from builder.image_target import ImageTarget
-from builder.model import Kv, Profile, Receipt
-from builder.pins_edit import Pin, with_pin
-from builder.progress import Silent
-from builder.scripted_model import scripted_model
-from builder.server_args import server_args
+from builder.build import receipts as receipt
+from builder.build import render
+from builder.bump import fork as bump
+from builder.bump.fork import Stages as Proving
+from builder.common.progress import Silent
+from builder.engine.image_target import ImageTarget
+from builder.llama.flags import server_args
+from builder.llama.gguf.scripted import scripted_model
+from builder.model.pins import Kv, Profile, Receipt
+from builder.nightly import night as nightly
+from builder.nightly import nights
+from builder.nightly import publish as night_release
+from builder.pins import load as pins
+from builder.pins.edit import Pin, with_pin
+from builder.release import record
+from builder.sources import sdist
 from tests import docker_registry, github_api, workflows
 from tests.conftest import ROOT, Recorder, Repository, builder
 from tests.docker_registry import DockerRegistry

@@ -8,19 +8,19 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from docker import DockerClient
 
-from builder import container
-from builder.container import Launch, Running
-from builder.model import Profile
-from builder.probe import server as probe_server
-from builder.probe.determinism import determinism
-from builder.probe.finding import Finding
-from builder.probe.identity import identity
-from builder.probe.load import load
-from builder.probe.offload import decode_speed, offload
-from builder.probe.server import Script, Server, get, post, stream
-from builder.probe.slots import slots
-from builder.probe.thinking import reasoning, thinking, thinking_by_request
-from builder.scripted_model import REPLY, THOUGHT, scripted_model
+from builder.engine import containers as container
+from builder.engine.containers import Launch, Running
+from builder.llama import client as probe_server
+from builder.llama.client import Script, Server, get, post, stream
+from builder.llama.gguf.scripted import REPLY, THOUGHT, scripted_model
+from builder.model.finding import Finding
+from builder.model.pins import Profile
+from builder.smoke.probes.determinism import determinism
+from builder.smoke.probes.identity import identity
+from builder.smoke.probes.load import load
+from builder.smoke.probes.offload import decode_speed, offload
+from builder.smoke.probes.slots import slots
+from builder.smoke.probes.thinking import reasoning, thinking, thinking_by_request
 
 pytestmark = pytest.mark.engine
 

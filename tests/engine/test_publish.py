@@ -16,13 +16,13 @@ import pytest
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from builder import receipt as receipts
-from builder import record as records
-from builder import releases as lists
-from builder.errors import NameTakenError, NotProvenError, UsageError
-from builder.model import Receipt
-from builder.registry_client import RegistryClient
-from builder.rule.labels import BUILT_AS, GPU, NOT_PROVEN, OF_PUBLISH, PROVEN
+from builder.audit.rules.labels import BUILT_AS, GPU, NOT_PROVEN, OF_PUBLISH, PROVEN
+from builder.build import receipts
+from builder.common.errors import NameTakenError, NotProvenError, UsageError
+from builder.model.pins import Receipt
+from builder.registry.client import RegistryClient
+from builder.release import list as lists
+from builder.release import record as records
 from tests.conftest import ROOT, builder
 from tests.docker_registry import DockerRegistry
 from tests.registry_proxy import Proxy

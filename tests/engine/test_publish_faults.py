@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import registry_login, retention
-from builder.errors import BuilderError, RemoteUnavailableError, UsageError
+from builder.common.errors import BuilderError, RemoteUnavailableError, UsageError
+from builder.registry import login as registry_login
+from builder.release import prune as retention
 from tests import docker_registry, releasing
 from tests.docker_registry import PASSWORD, USER, DockerRegistry
 from tests.registry_proxy import Fault

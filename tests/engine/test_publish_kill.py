@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from builder.record import Release
+from builder.release.record import Release
 from tests.docker_registry import DockerRegistry
 from tests.releasing import FLOATING, Publisher, Tiny, killed, passed, resolved
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from builder import record as records
-from builder import retention
-from builder.errors import RemoteUnavailableError, UsageError
-from builder.record import Attachment, Release
-from builder.retention import Pruned
+from builder.common.errors import RemoteUnavailableError, UsageError
+from builder.release import prune as retention
+from builder.release import record as records
+from builder.release.prune import Pruned
+from builder.release.record import Attachment, Release
 from tests.docker_registry import DockerRegistry
 from tests.registry_proxy import Fault
 from tests.releasing import FLOATING, REPOSITORY, News, Publisher, killed, resolved

@@ -13,9 +13,11 @@ from docker import DockerClient
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from builder import container, image_files, restrictions
-from builder.container import Launch, Reach, Running
-from builder.errors import EngineError
+from builder.common.errors import EngineError
+from builder.engine import containers as container
+from builder.engine import restrictions
+from builder.engine.containers import Launch, Reach, Running
+from builder.image import files as image_files
 
 pytestmark = pytest.mark.engine
 

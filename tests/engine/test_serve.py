@@ -17,13 +17,15 @@ import pytest
 import requests
 from docker import DockerClient
 
-from builder import container, doctor_facts, serve
-from builder.errors import BuilderError, UsageError
-from builder.model import Kv, Pins, Profile
-from builder.scripted_model import scripted_model
-from builder.serve import NotServedError, Up
-from builder.serve_plan import Request
-from builder.served import Served, Stack
+from builder.common.errors import BuilderError, UsageError
+from builder.engine import containers as container
+from builder.engine import facts as doctor_facts
+from builder.llama.gguf.scripted import scripted_model
+from builder.model.pins import Kv, Pins, Profile
+from builder.serve import run as serve
+from builder.serve.containers import Served, Stack
+from builder.serve.plan import Request
+from builder.serve.run import NotServedError, Up
 from tests.conftest import Recorder, builder
 from tests.engine.second_engine import load, second_engine
 
@@ -36,8 +38,9 @@ Q4 = Kv("q4_0", "q4_0")
 # It ends itself, as nobody can stop it from, at the moment that is named.
 KILLED = """
 import os, pathlib, pickle, signal, sys
-from builder import engine, serve, served
-from builder.progress import Silent
+from builder.engine import client as engine
+from builder.serve import run as serve, containers as served
+from builder.common.progress import Silent
 
 moment, name, asked, pins = pickle.loads(bytes.fromhex(sys.argv[1]))
 
@@ -359,7 +362,7 @@ def test_a_shape_that_its_kv_type_does_not_divide_is_told_and_the_old_one_is_bac
 
 def odd_heads(folder: Path) -> Path:
     """A model with heads of 80 values, which no quantized type packs."""
-    from builder import scripted_model as scripted
+    from builder.llama.gguf import scripted
 
     path = folder / "odd.gguf"
     scripted._write(path, scripted._Shape("odd", "llama", 1, 4, 2, 80))

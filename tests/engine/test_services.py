@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import requests
 
-from builder import compose, services, units
-from builder.model import Pins
-from builder.scripted_model import scripted_model
-from builder.services import Service
+from builder.llama.gguf.scripted import scripted_model
+from builder.model.pins import Pins
+from builder.serve import compose, services
+from builder.serve import systemd as units
+from builder.serve.services import Service
 from tests.engine.services_machine import RECORDED, RECORDER, Machine, started
 from tests.faults.proxy import free_port
 

@@ -7,8 +7,11 @@ import subprocess
 
 import pytest
 
-from builder import audit, bootstrap, cuda, elf, render
-from builder.progress import Silent
+from builder.audit import run as audit
+from builder.build import bootstrap, render
+from builder.common.progress import Silent
+from builder.image import elf
+from builder.pins import cuda
 from tests.engine.test_cuda_template import BASE, BY_NAME, VARIANT, docker_build, shell
 
 pytestmark = pytest.mark.engine

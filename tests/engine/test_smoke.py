@@ -16,20 +16,22 @@ from docker import DockerClient
 from docker.errors import NotFound
 from docker.types import DeviceRequest
 
-from builder import container, launches, leftovers
-from builder.container import Launch
-from builder.errors import EngineError, RefNotFoundError, UsageError
-from builder.model import Kv, Pins, Profile
-from builder.model_access import COPY_BYTES
-from builder.probe import server
-from builder.probe.server import Server
-from builder.progress import Silent
-from builder.rule.labels import VARIANT
-from builder.scripted_model import LAYERS, scripted_model
-from builder.server_args import server_args
-from builder.smoke import PROFILE, smoke_binary, smoke_image, smoke_url
-from builder.smoke_options import Options
-from builder.smoke_report import SmokeReport, to_json
+from builder.audit.rules.labels import VARIANT
+from builder.common.errors import EngineError, RefNotFoundError, UsageError
+from builder.common.progress import Silent
+from builder.engine import containers as container
+from builder.engine import leftovers
+from builder.engine.containers import Launch
+from builder.engine.file_access import COPY_BYTES
+from builder.llama import client as server
+from builder.llama.client import Server
+from builder.llama.flags import server_args
+from builder.llama.gguf.scripted import LAYERS, scripted_model
+from builder.model.pins import Kv, Pins, Profile
+from builder.smoke import servers as launches
+from builder.smoke.options import Options
+from builder.smoke.report import SmokeReport, to_json
+from builder.smoke.run import PROFILE, smoke_binary, smoke_image, smoke_url
 from tests.conftest import ROOT, Recorder, builder
 
 pytestmark = pytest.mark.engine
@@ -40,9 +42,11 @@ Smoke = Callable[..., SmokeReport]
 
 CHILD = """
 import pathlib, sys
-from builder import engine, pins, smoke
-from builder.model import Kv
-from builder.smoke_options import Options
+from builder.engine import client as engine
+from builder.pins import load as pins
+from builder.smoke import run as smoke
+from builder.model.pins import Kv
+from builder.smoke.options import Options
 
 class Told:
     def step(self, text): print(text, flush=True)

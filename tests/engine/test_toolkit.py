@@ -7,8 +7,9 @@ import dataclasses
 
 import pytest
 
-from builder import bootstrap, elf
-from builder.progress import Silent
+from builder.build import bootstrap
+from builder.common.progress import Silent
+from builder.image import elf
 
 pytestmark = pytest.mark.engine
 

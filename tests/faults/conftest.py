@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from builder import audit
-from builder.model import Kv, Pins
-from builder.probe.finding import Finding
-from builder.smoke import PROFILE, smoke_image
-from builder.smoke_options import Options
+from builder.audit import run as audit
+from builder.model.finding import Finding
+from builder.model.pins import Kv, Pins
+from builder.smoke.options import Options
+from builder.smoke.run import PROFILE, smoke_image
 from tests.conftest import ROOT, Recorder
 from tests.faults.catalogue import SLOT_TOKENS, Fault, Source, Verb, dockerfile
 

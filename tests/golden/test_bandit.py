@@ -11,11 +11,17 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 EXCEPTED = {
-    ("B104", "builder/rule/launch.py"): "the address that an image must listen on, inside of it",
-    ("B104", "builder/served.py"): "compared, and not bound",
-    ("B108", "builder/restrictions.py"): "/tmp of a container, which is its own",
-    ("B604", "builder/image_files.py"): "an image's SHELL, a field of ours; nothing is run",
-    ("B701", "builder/render.py"): "a Dockerfile is no HTML; pins_problems.py checks what goes in",
+    (
+        "B104",
+        "builder/audit/rules/launch.py",
+    ): "the address that an image must listen on, inside of it",
+    ("B104", "builder/serve/containers.py"): "compared, and not bound",
+    ("B108", "builder/engine/restrictions.py"): "/tmp of a container, which is its own",
+    ("B604", "builder/image/files.py"): "an image's SHELL, a field of ours; nothing is run",
+    (
+        "B701",
+        "builder/build/render.py",
+    ): "a Dockerfile is no HTML; pins_problems.py checks what goes in",
 }
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from builder import pins, render
+from builder.build import render
+from builder.pins import load as pins
 from tests.conftest import ROOT
 
 RENDERED = ROOT / "dockerfiles" / "rendered"

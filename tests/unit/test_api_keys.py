@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from builder import api_keys
-from builder.errors import UsageError
+from builder.common.errors import UsageError
+from builder.llama import api_keys
 
 
 def file_of(folder: Path, content: bytes) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from builder import apt_mirror, bootstrap, buildx
-from builder.model import BaseImage, Bootstrap, Bootstraps
+from builder.build import apt_mirror, bootstrap, buildx
+from builder.model.pins import BaseImage, Bootstrap, Bootstraps
 
 RECIPE = Bootstrap("trixie", ["ca-certificates"], ["main", "contrib"])
 RECIPES = Bootstraps(devel=RECIPE, runtime=RECIPE)

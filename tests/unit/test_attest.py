@@ -9,23 +9,21 @@ from typing import Any
 
 import pytest
 
-from builder import (
-    attest,
-    attestations,
-    engine,
-    image_contents,
-    pins,
-    record,
-    referrers,
-    retention,
-    source_archive,
-)
-from builder import published as reading
-from builder.command import stages
-from builder.errors import UsageError
-from builder.model import Pins
-from builder.record import Attachment, Index, Release
-from builder.registry_client import RegistryClient
+from builder.build import attestations
+from builder.cli import wiring as stages
+from builder.common.errors import UsageError
+from builder.engine import client as engine
+from builder.image import contents as image_contents
+from builder.model.pins import Pins
+from builder.pins import load as pins
+from builder.registry import referrers
+from builder.registry.client import RegistryClient
+from builder.release import attach as attest
+from builder.release import prune as retention
+from builder.release import published as reading
+from builder.release import record
+from builder.release.record import Attachment, Index, Release
+from builder.sources import archive as source_archive
 from tests import kill_points, published
 from tests.conftest import SAMPLES, Recorder, builder
 from tests.docker_registry import DockerRegistry

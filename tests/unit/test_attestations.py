@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from builder import attestations, buildx
-from builder.attestations import PROVENANCE, SBOM, Image
-from builder.errors import BuildFailedError
+from builder.build import attestations, buildx
+from builder.build.attestations import PROVENANCE, SBOM, Image
+from builder.common.errors import BuildFailedError
 from tests.unit.test_buildx import ORDER
 from tests.unit.test_reproduce import Blobs, manifest, write
 

@@ -5,24 +5,26 @@ import datetime
 
 import pytest
 
-from builder import audit, image_tree, pins
-from builder.elf import Elf
-from builder.errors import PinsError
-from builder.fatbin import Code
-from builder.image_files import Printed
-from builder.image_tree import File, Layer
-from builder.model import BaseImage, Receipt
-from builder.rule import health_words
-from builder.rule.contents import leftovers, permissions, stub
-from builder.rule.cpu_baseline import cpu_baseline
-from builder.rule.device_code import device_code
-from builder.rule.labels import labels
-from builder.rule.launch import entrypoint, healthcheck, settings, user
-from builder.rule.linking import cached, libgomp, needs, runpath
-from builder.rule.printed import offered
-from builder.rule.secret import in_file, kinds, secrets
-from builder.rule.server import kv_types, version
-from builder.rule.size import size
+from builder.audit import run as audit
+from builder.audit.rules import health_words
+from builder.audit.rules.contents import leftovers, permissions, stub
+from builder.audit.rules.cpu_baseline import cpu_baseline
+from builder.audit.rules.device_code import device_code
+from builder.audit.rules.labels import labels
+from builder.audit.rules.launch import entrypoint, healthcheck, settings, user
+from builder.audit.rules.linking import cached, libgomp, needs, runpath
+from builder.audit.rules.secret import in_file, kinds, secrets
+from builder.audit.rules.server import kv_types, version
+from builder.audit.rules.size import size
+from builder.common.errors import PinsError
+from builder.image import tree as image_tree
+from builder.image.elf import Elf
+from builder.image.fatbin import Code
+from builder.image.files import Printed
+from builder.image.tree import File, Layer
+from builder.llama.printed import offered
+from builder.model.pins import BaseImage, Receipt
+from builder.pins import load as pins
 from tests import subjects
 from tests.conftest import ROOT
 from tests.elf_bytes import bent

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from builder import image_files, image_tree
-from builder.errors import EngineError
-from builder.image_files import layers
+from builder.common.errors import EngineError
+from builder.image import files as image_files
+from builder.image import tree as image_tree
+from builder.image.files import layers
 from tests.elf_bytes import elf
 
 SECRET = b"the secret"

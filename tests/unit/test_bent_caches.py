@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from builder.model import Kv, Pins, Profile
-from builder.probe.kv import KvEvidence, KvVerdict, judge, kv_types
-from builder.probe.kv_numbers import Numbers
-from builder.scripted_model import LAYERS
+from builder.llama.gguf.scripted import LAYERS
+from builder.model.pins import Kv, Pins, Profile
+from builder.smoke.probes.kv import KvEvidence, KvVerdict, judge, kv_types
+from builder.smoke.probes.kv_numbers import Numbers
 from tests.kv_formats import (
     FOUR_BITS,
     FOUR_BITS_NARROW,

@@ -15,14 +15,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from builder import launches, processes, waiting
-from builder.binary_target import BinaryTarget
-from builder.errors import UsageError
-from builder.model import Profile
-from builder.probe import readiness
-from builder.probe import server as probe_server
-from builder.probe.server import Server
-from builder.probe.stop import DEADLINE_S
+from builder.common.errors import UsageError
+from builder.engine import processes
+from builder.engine.binary_target import BinaryTarget
+from builder.llama import client as probe_server
+from builder.llama import readiness
+from builder.llama import wait as waiting
+from builder.llama.client import Server
+from builder.model.pins import Profile
+from builder.smoke import servers as launches
+from builder.smoke.probes.stop import DEADLINE_S
 from tests.conftest import ROOT
 
 SERVER = """#!/usr/bin/env python3
@@ -278,7 +280,7 @@ def test_where_nobody_can_tell_whose_port_it_is_its_name_does(tmp_path, monkeypa
 
 CHILD = """
 import pathlib, sys
-from builder.binary_target import BinaryTarget
+from builder.engine.binary_target import BinaryTarget
 with BinaryTarget(pathlib.Path(sys.argv[1])).serve([], pathlib.Path("m.gguf")) as serving:
     while "ready" not in serving.log():
         assert serving.state().running

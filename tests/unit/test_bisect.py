@@ -11,20 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from builder import bisect_report, bisect_state, pins
-from builder.bisect import Request, bisect, parse_budget
-from builder.bisect_judges import AbortedError, Stages, parse_command, parse_stage
-from builder.errors import (
+from builder.bisect import report as bisect_report
+from builder.bisect import state as bisect_state
+from builder.bisect.judge import AbortedError, Stages, parse_command, parse_stage
+from builder.bisect.run import Request, bisect, parse_budget
+from builder.common.errors import (
     BuildFailedError,
     EngineError,
     RefNotFoundError,
     RemoteUnavailableError,
     UsageError,
 )
-from builder.model import Kv, Profile, Receipt
-from builder.probe.finding import Finding
-from builder.probe.kv import KvVerdict
-from builder.smoke_report import SmokeReport
+from builder.model.finding import Finding
+from builder.model.pins import Kv, Profile, Receipt
+from builder.pins import load as pins
+from builder.smoke.probes.kv import KvVerdict
+from builder.smoke.report import SmokeReport
 from tests.conftest import Recorder, Repository, builder, start_builder
 
 pytestmark = pytest.mark.usefixtures("private_cache")

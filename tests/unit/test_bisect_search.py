@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from builder.bisect_search import Position, Verdict, narrow
+from builder.bisect.search import Position, Verdict, narrow
 
 
 def search(size: int, first_bad: int, broken: frozenset[int] = frozenset()) -> tuple[Position, int]:

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, bump_all, freshness, freshness_parts, git, nights, pins
-from builder.bisect_judges import Case, Stages, judge
-from builder.boundary import failure
-from builder.errors import BuilderError, RefNotFoundError
-from builder.freshness_report import PartReport
-from builder.model import Fork, Pins, Policy, Release
+from builder.bisect.judge import Case, Stages, judge
+from builder.bump import all as bump_all
+from builder.bump import fork as bump
+from builder.common.errors import BuilderError, RefNotFoundError
+from builder.engine.boundary import failure
+from builder.freshness import look as freshness
+from builder.freshness import parts as freshness_parts
+from builder.freshness.report import PartReport
+from builder.git import remote as git
+from builder.model.pins import Fork, Pins, Policy, Release
+from builder.nightly import nights
+from builder.pins import load as pins
 from tests.conftest import Recorder, Repository
 from tests.night_world import World, ends
 from tests.unit.test_bump import a_receipt, failing, stages

@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from builder import build, ccache_dir, compile_cache, receipt, render, source
-from builder.compile_cache import CompileCache
-from builder.errors import EngineError
-from builder.model import BaseImage
-from builder.plan import GB, Machine, Plan
+from builder.build import ccache as ccache_dir
+from builder.build import compile_cache, render
+from builder.build import receipts as receipt
+from builder.build import run as build
+from builder.build.compile_cache import CompileCache
+from builder.build.plan import GB, Machine, Plan
+from builder.common.errors import EngineError
+from builder.model.pins import BaseImage
+from builder.sources import tree as source
 from tests.unit.test_bump import a_receipt
 
 RECIPE = render.Rendered("tiny", "FROM scratch\n")
@@ -32,8 +36,8 @@ def test_too_little_memory_is_refused_before_anything_is_fetched(
     real_pins, tmp_path, monkeypatch, variant
 ):
     small = Machine(cores=2, memory=GB, disk="/var/lib/docker", disk_free=100 * GB)
-    monkeypatch.setattr("builder.machine.look", lambda _: small)
-    monkeypatch.setattr("builder.base_images.expected", lambda *_: [])
+    monkeypatch.setattr("builder.build.machine.look", lambda _: small)
+    monkeypatch.setattr("builder.build.bases.expected", lambda *_: [])
     with pytest.raises(EngineError, match=r"1\.0 GB of memory, one compiler takes"):
         build.plan(None, real_pins, build.Request(variant), tmp_path)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from builder.build_errors import Cause, cause
+from builder.build.failures import Cause, cause
 
 # The lines of real compilers: the parents of fixes of the spiritbuun fork, CUDA 12.4 and gcc 13.
 # Command lines are cut, and what the compilers quote of the source is left out.

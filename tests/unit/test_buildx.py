@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import buildx
-from builder.errors import BuilderError, BuildFailedError, EngineError
-from builder.model import CacheStats, Stage
+from builder.build import buildx
+from builder.common.errors import BuilderError, BuildFailedError, EngineError
+from builder.model.pins import CacheStats, Stage
 
 ORDER = buildx.Order(
     dockerfile=Path("/scratch/Dockerfile"),

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, kept_smoke, pins, receipt, rendered
-from builder.audit import AuditReport
-from builder.bump import RefusedError, Request, Stages
-from builder.errors import (
+from builder.audit.run import AuditReport
+from builder.build import receipts as receipt
+from builder.build import rendered
+from builder.bump import fork as bump
+from builder.bump.fork import RefusedError, Request, Stages
+from builder.common.errors import (
     BuildFailedError,
     EngineError,
     PinsError,
@@ -19,10 +21,12 @@ from builder.errors import (
     RemoteUnavailableError,
     UsageError,
 )
-from builder.model import CacheStats, Kv, Profile, Receipt
-from builder.probe.finding import Finding
-from builder.probe.kv import KvVerdict
-from builder.smoke_report import SmokeReport
+from builder.model.finding import Finding
+from builder.model.pins import CacheStats, Kv, Profile, Receipt
+from builder.pins import load as pins
+from builder.smoke import history as kept_smoke
+from builder.smoke.probes.kv import KvVerdict
+from builder.smoke.report import SmokeReport
 from tests.conftest import ROOT, Recorder, Repository, builder, start_builder
 
 pytestmark = pytest.mark.usefixtures("private_cache")

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump_all, bump_bases, pins, receipt, rendered
-from builder.bump import RefusedError, Request
-from builder.bump_report import AllReport, NotMoved
-from builder.errors import EngineError, RefNotFoundError, RemoteUnavailableError, UsageError
-from builder.model import BaseImage
+from builder.build import receipts as receipt
+from builder.build import rendered
+from builder.bump import all as bump_all
+from builder.bump import bases as bump_bases
+from builder.bump.fork import RefusedError, Request
+from builder.bump.report import AllReport, NotMoved
+from builder.common.errors import EngineError, RefNotFoundError, RemoteUnavailableError, UsageError
+from builder.model.pins import BaseImage
+from builder.pins import load as pins
 from tests import registry_api
 from tests.conftest import ROOT, Repository, builder
 from tests.registry_api import Registry

@@ -5,9 +5,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from builder import ccache_dir
-from builder.compile_cache import CompileCache
-from builder.errors import UsageError
+from builder.build import ccache as ccache_dir
+from builder.build.compile_cache import CompileCache
+from builder.common.errors import UsageError
 from tests.conftest import ROOT, builder
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import __version__, bump, console
+from builder import __version__
+from builder.bump import fork as bump
+from builder.cli import console
 from tests.conftest import ROOT, builder
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.client import ASKED, environment, overrides, tier
-from builder.client_env import ANTHROPIC, ASIDE, NAMES
-from builder.errors import UsageError
+from builder.agents.client import ASKED, environment, overrides, tier
+from builder.agents.environment import ANTHROPIC, ASIDE, NAMES
+from builder.common.errors import UsageError
 from tests.conftest import ROOT
 
 KEY = "sk-ant-real"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from builder import client_env
-from builder.client_env import ANTHROPIC, NAMES, Server, routed, to_dotenv, to_shell
-from builder.errors import UsageError
-from builder.recording_server import recording
+from builder.agents import environment as client_env
+from builder.agents.environment import ANTHROPIC, NAMES, Server, routed, to_dotenv, to_shell
+from builder.agents.recording_server import recording
+from builder.common.errors import UsageError
 from tests.conftest import ROOT, builder
 
 HAIKU = Server("haiku", "http://127.0.0.1:8080", "local-haiku")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from claude_agent_sdk import ClaudeAgentOptions, query
 
-from builder.client import ASKED, overrides
-from builder.client_env import ASIDE, NAMES
-from builder.recording_server import Recording, recording
-from builder.tools import banned
+from builder.agents.client import ASKED, overrides
+from builder.agents.environment import ASIDE, NAMES
+from builder.agents.recording_server import Recording, recording
+from builder.agents.tools import banned
 from tests.conftest import ROOT
 
 KEY = "sk-ant-real"

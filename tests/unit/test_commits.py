@@ -2,8 +2,8 @@
 
 import pytest
 
-from builder import commits
-from builder.commits import Commit
+from builder.git import commits
+from builder.git.commits import Commit
 
 
 def commit(sha: str, subject: str = "work", *files: str, **more: object) -> Commit:

@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from builder import cli, console
-from builder.errors import UsageError
-from builder.printable import printable, without_commands
-from builder.replace_files import write_atomically
+from builder.cli import console
+from builder.cli import main as cli
+from builder.common.errors import UsageError
+from builder.common.files import write_atomically
+from builder.common.printable import printable, without_commands
 
 HOSTILE = "ok\x1b[1A\x1b[2K\x1b]0;title\x07PASS\r\x9b2J\u202e\u2028\x00\ud800\udcff"
 SHOWN = r"ok\x1b[1A\x1b[2K\x1b]0;title\x07PASS\r\x9b2J\u202e\u2028\x00\ud800\xff"

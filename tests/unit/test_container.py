@@ -1,9 +1,10 @@
 import docker
 import pytest
 
-from builder import container, model_access
-from builder.errors import EngineError
-from builder.model_access import COPY_BYTES, Access, FileStatus
+from builder.common.errors import EngineError
+from builder.engine import containers as container
+from builder.engine import file_access as model_access
+from builder.engine.file_access import COPY_BYTES, Access, FileStatus
 
 BIG = COPY_BYTES + 1
 

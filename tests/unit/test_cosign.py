@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from builder import cosign, registry_login
-from builder.cosign import Cosign, Key, Keyless
-from builder.errors import EngineError, RemoteUnavailableError, UsageError
-from builder.registry_client import RegistryClient
+from builder.common.errors import EngineError, RemoteUnavailableError, UsageError
+from builder.registry import login as registry_login
+from builder.registry.client import RegistryClient
+from builder.release import cosign
+from builder.release.cosign import Cosign, Key, Keyless
 from tests import cosign_program, published
 from tests.docker_registry import PASSWORD, USER, DockerRegistry
 

@@ -11,9 +11,13 @@ from typing import IO
 
 import pytest
 
-from builder import pins, referrers, registry, registry_client, registry_login, verify
-from builder.errors import BuilderError, RemoteUnavailableError, UsageError
-from builder.registry_client import RegistryClient
+from builder.common.errors import BuilderError, RemoteUnavailableError, UsageError
+from builder.pins import load as pins
+from builder.registry import client as registry_client
+from builder.registry import login as registry_login
+from builder.registry import referrers, registry
+from builder.registry.client import RegistryClient
+from builder.verify import run as verify
 from tests import places
 from tests.docker_registry import PASSWORD, USER, DockerRegistry
 from tests.places import Asked, Place, Reply

@@ -2,7 +2,7 @@
 
 import pytest
 
-from builder import cuda
+from builder.pins import cuda
 
 
 @pytest.mark.parametrize(

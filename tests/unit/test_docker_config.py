@@ -8,9 +8,10 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from builder import engine, registry_login
-from builder.errors import UsageError
-from builder.registry_client import RegistryClient
+from builder.common.errors import UsageError
+from builder.engine import client as engine
+from builder.registry import login as registry_login
+from builder.registry.client import RegistryClient
 from tests import places
 from tests.conftest import builder
 from tests.places import Asked, Place, Reply

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from builder import doctor, engine_install, engine_plan, pins
-from builder import doctor_facts as facts
-from builder.engine_plan import Install, Link, Machine, Start, Unpack
-from builder.errors import EngineError, UsageError
+from builder.common.errors import EngineError, UsageError
+from builder.doctor import checks as doctor
+from builder.doctor import install as engine_install
+from builder.doctor import install_plan as engine_plan
+from builder.doctor.install_plan import Install, Link, Machine, Start, Unpack
+from builder.engine import facts
+from builder.pins import load as pins
 from tests.conftest import ROOT
 
 PINS = pins.load(ROOT / "pins.toml")

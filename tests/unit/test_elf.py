@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder import elf, instructions
+from builder.image import elf, instructions
 from tests.elf_bytes import AARCH64, bent
 from tests.elf_bytes import elf as made
 from tests.fatbin_bytes import SASS, unit

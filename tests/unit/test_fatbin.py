@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from builder import fatbin
-from builder.fatbin import Code
+from builder.image import fatbin
+from builder.image.fatbin import Code
 from tests.fatbin_bytes import COMPRESSED, PTX, SASS, unit
 
 NO_HEADER = fatbin.UNIT.pack(fatbin.MAGIC, 1, 0, 0)

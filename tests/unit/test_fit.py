@@ -9,14 +9,15 @@ import gguf
 import numpy as np
 import pytest
 
-from builder import fit as fits
-from builder import gguf_file, memory
-from builder.errors import UsageError
-from builder.fit import GIB, Fit, Request, Row, parse_size
-from builder.gguf_file import Contents
-from builder.gguf_shape import KvLayer, KvShape
-from builder.memory import KvNeed, Model, Slots, Weights
-from builder.model import Kv, Pins
+from builder.common.errors import UsageError
+from builder.llama.gguf import file as gguf_file
+from builder.llama.gguf import fit as fits
+from builder.llama.gguf import memory
+from builder.llama.gguf.file import Contents
+from builder.llama.gguf.fit import GIB, Fit, Request, Row, parse_size
+from builder.llama.gguf.memory import KvNeed, Model, Slots, Weights
+from builder.llama.gguf.shape import KvLayer, KvShape
+from builder.model.pins import Kv, Pins
 from tests import shapes
 from tests.conftest import builder
 

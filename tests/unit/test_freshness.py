@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from builder import freshness, freshness_steps, git, web
-from builder.errors import UsageError
-from builder.freshness_report import (
+from builder.common import http as web
+from builder.common.errors import UsageError
+from builder.freshness import look as freshness
+from builder.freshness import steps as freshness_steps
+from builder.freshness.report import (
     Failure,
     ForkReport,
     Report,
@@ -24,8 +26,9 @@ from builder.freshness_report import (
     to_markdown,
     write_badge,
 )
-from builder.github import Github
-from builder.model import Fork, Pins, Policy, Release
+from builder.git import remote as git
+from builder.git.github import Github
+from builder.model.pins import Fork, Pins, Policy, Release
 from tests import github_api, http_git
 from tests.conftest import Recorder, Repository, builder
 from tests.github_api import Answer, Api, page

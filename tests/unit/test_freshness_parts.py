@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from builder import freshness, freshness_parts, pins
-from builder.end_of_life import end_of_life
-from builder.freshness_report import PartReport, Report, badge, part_rows, to_json, to_markdown
-from builder.github import Github
-from builder.model import Pins, Source
+from builder.freshness import look as freshness
+from builder.freshness import parts as freshness_parts
+from builder.freshness.end_of_life import end_of_life
+from builder.freshness.report import PartReport, Report, badge, part_rows, to_json, to_markdown
+from builder.git.github import Github
+from builder.model.pins import Pins, Source
+from builder.pins import load as pins
 from tests import registry_api
 from tests.conftest import Recorder, Repository, builder
 from tests.registry_api import Registry

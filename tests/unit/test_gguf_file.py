@@ -9,10 +9,11 @@ import gguf
 import numpy as np
 import pytest
 
-from builder import fit, gguf_file
-from builder.errors import UsageError
-from builder.fit import GIB, Request
-from builder.model import Pins
+from builder.common.errors import UsageError
+from builder.llama.gguf import file as gguf_file
+from builder.llama.gguf import fit
+from builder.llama.gguf.fit import GIB, Request
+from builder.model.pins import Pins
 from tests.conftest import builder
 
 TEXT, LIST, U32, I32 = 8, 9, 4, 5

@@ -7,10 +7,10 @@ from pathlib import Path
 import gguf
 import pytest
 
-from builder.errors import UsageError
-from builder.gguf_file import Value
-from builder.gguf_shape import KvLayer, KvShape, read, shape
-from builder.scripted_model import scripted_model
+from builder.common.errors import UsageError
+from builder.llama.gguf.file import Value
+from builder.llama.gguf.scripted import scripted_model
+from builder.llama.gguf.shape import KvLayer, KvShape, read, shape
 
 PLAIN: dict[str, Value] = {"block_count": 4, "embedding_length": 512, "attention.head_count": 8}
 

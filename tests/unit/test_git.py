@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import git, git_run
-from builder.errors import RefNotFoundError, RemoteUnavailableError
+from builder.common.errors import RefNotFoundError, RemoteUnavailableError
+from builder.git import remote as git
+from builder.git import run as git_run
 from tests import http_git
 from tests.conftest import Recorder, Repository
 

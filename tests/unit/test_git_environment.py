@@ -15,13 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, git, pins, propose, source
-from builder.branches import Checkout, signed
-from builder.errors import EngineError, FileError, RemoteUnavailableError, UsageError
-from builder.git_run import CommandError, run_git
-from builder.github import Github
-from builder.github_threads import Threads
-from builder.record_branch import RecordBranch
+from builder.bump import fork as bump
+from builder.common.errors import EngineError, FileError, RemoteUnavailableError, UsageError
+from builder.git import remote as git
+from builder.git.github import Github
+from builder.git.github_threads import Threads
+from builder.git.pushed_branches import Checkout, signed
+from builder.git.run import CommandError, run_git
+from builder.nightly import pull_request as propose
+from builder.pins import load as pins
+from builder.release.record_branch import RecordBranch
+from builder.sources import tree as source
 from tests import github_api
 from tests.conftest import ROOT, Recorder, Repository, builder
 from tests.github_api import Answer, page

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from builder import git
-from builder.errors import FileError
-from builder.git_cache import GitCache, drop
-from builder.git_run import alone
+from builder.common.errors import FileError
+from builder.git import remote as git
+from builder.git.cache import GitCache, drop
+from builder.git.run import alone
 from tests import git_kills
 from tests.conftest import Recorder, Repository, builder
 

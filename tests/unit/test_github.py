@@ -7,10 +7,11 @@ from email.utils import formatdate
 
 import pytest
 
-from builder import github, web
-from builder.commits import Commit
-from builder.errors import RefNotFoundError, RemoteUnavailableError, UsageError
-from builder.github import Github, Page
+from builder.common import http as web
+from builder.common.errors import RefNotFoundError, RemoteUnavailableError, UsageError
+from builder.git import github
+from builder.git.commits import Commit
+from builder.git.github import Github, Page
 from tests import github_api
 from tests.github_api import Answer, Api, page
 

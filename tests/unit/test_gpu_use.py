@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from builder import container, doctor_facts, gpu_use
-from builder.binary_target import BinaryTarget
-from builder.doctor_facts import Gpu
-from builder.model import Kv, Pins, Profile
-from builder.placement import EVERY, Placement, placement
-from builder.rule.labels import CUDA, VARIANT
-from builder.smoke import PROFILE, _case
-from builder.smoke_options import Options
+from builder.audit.rules.labels import CUDA, VARIANT
+from builder.engine import containers as container
+from builder.engine import facts as doctor_facts
+from builder.engine import gpu_use
+from builder.engine.binary_target import BinaryTarget
+from builder.engine.facts import Gpu
+from builder.llama.placement import EVERY, Placement, placement
+from builder.model.pins import Kv, Pins, Profile
+from builder.smoke.options import Options
+from builder.smoke.run import PROFILE, _case
 
 CPU_VARIANT, CUDA_VARIANT = "mainline-cpu", "mainline-cuda12-sm86"
 

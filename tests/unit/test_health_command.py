@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from builder import container
-from builder.probe.health_command import Answers, healthcheck
-from builder.serving import CheckCommand, CheckRun
+from builder.engine import containers as container
+from builder.llama.target import CheckCommand, CheckRun
+from builder.smoke.probes.health_command import Answers, healthcheck
 
 YES, NO = CheckRun(0), CheckRun(1)
 HUNG = CheckRun(fault="no end after 5 s")

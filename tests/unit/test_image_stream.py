@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import zstandard
 
-from builder import image_stream
-from builder.errors import EngineError
+from builder.common.errors import EngineError
+from builder.image import stream as image_stream
 
 # A frame's worth of bytes that no packing makes small, so that a cut is a cut.
 TAR = os.urandom(300_000) + bytes(100_000)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import package_index
-from builder.errors import RemoteUnavailableError, UsageError
-from builder.model import Source
+from builder.common.errors import RemoteUnavailableError, UsageError
+from builder.model.pins import Source
+from builder.sources import package_index
 from tests import places
 from tests.places import Asked, Place, Reply
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from builder.gguf_shape import KvShape
-from builder.model import Band, Kv, KvType, Pins, Profile
-from builder.probe.kv import InEffect, KvEvidence, KvVerdict, finding, judge, kv_types
-from builder.probe.kv_numbers import Distance, Numbers
+from builder.llama.gguf.shape import KvShape
+from builder.model.pins import Band, Kv, KvType, Pins, Profile
+from builder.smoke.probes.kv import InEffect, KvEvidence, KvVerdict, finding, judge, kv_types
+from builder.smoke.probes.kv_numbers import Distance, Numbers
 from tests.kv_logs import SCRIPTED, WINDOWS, line, made, real_log, weight
 
 PROFILE = Profile("a", parallel=2, slot_tokens=2048)

@@ -4,10 +4,10 @@ from itertools import product
 
 import pytest
 
-from builder.gguf_shape import KvLayer, KvShape
-from builder.model import Kv, Pins
-from builder.probe.kv import kv_types
-from builder.probe.kv_bytes import (
+from builder.llama.gguf.shape import KvLayer, KvShape
+from builder.model.pins import Kv, Pins
+from builder.smoke.probes.kv import kv_types
+from builder.smoke.probes.kv_bytes import (
     CacheBytes,
     CacheSize,
     Mix,

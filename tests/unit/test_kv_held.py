@@ -8,11 +8,11 @@ import dataclasses
 
 import pytest
 
-from builder import kv_held, memory
-from builder.gguf_shape import KvLayer, KvShape
-from builder.memory import Slots
-from builder.model import Kv, Pins, Profile
-from builder.probe.kv import KvEvidence, judge, kv_types
+from builder.llama.gguf import kv_held, memory
+from builder.llama.gguf.memory import Slots
+from builder.llama.gguf.shape import KvLayer, KvShape
+from builder.model.pins import Kv, Pins, Profile
+from builder.smoke.probes.kv import KvEvidence, judge, kv_types
 from tests.kv_logs import line
 
 MIB = 2**20

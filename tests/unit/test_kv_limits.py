@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from builder.model import Band, Kv, KvType, Pins, Profile
-from builder.probe import kv_limits
-from builder.probe.kv import KvEvidence, KvVerdict, judge, kv_types
-from builder.probe.kv_numbers import Distance, Numbers
+from builder.model.pins import Band, Kv, KvType, Pins, Profile
+from builder.smoke.probes import kv_limits
+from builder.smoke.probes.kv import KvEvidence, KvVerdict, judge, kv_types
+from builder.smoke.probes.kv_numbers import Distance, Numbers
 from tests.kv_logs import SCRIPTED, made
 
 PROFILE = Profile("a", parallel=2, slot_tokens=2048)

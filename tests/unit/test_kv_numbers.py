@@ -8,9 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from builder.model import Profile
-from builder.probe import server as probe_server
-from builder.probe.kv_numbers import (
+from builder.llama import client as probe_server
+from builder.llama.client import Server
+from builder.llama.gguf.scripted import SCRIPT
+from builder.model.pins import Profile
+from builder.smoke.probes.kv_numbers import (
     DECODED,
     FORCED,
     LATE,
@@ -26,8 +28,6 @@ from builder.probe.kv_numbers import (
     distance,
     divergence,
 )
-from builder.probe.server import Server
-from builder.scripted_model import SCRIPT
 
 Body = dict[str, object]
 Serve = Callable[[Callable[[Body], tuple[int, object]]], Server]

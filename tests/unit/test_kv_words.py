@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from builder.probe.kv_words import TABLE, Seen, read
+from builder.smoke.probes.kv_words import TABLE, Seen, read
 from tests.kv_logs import real_log
 
 LINES = [

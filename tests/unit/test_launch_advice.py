@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from builder import launch_advice
-from builder.errors import UsageError
-from builder.gguf_shape import KvLayer, KvShape
-from builder.launch_advice import Plan
-from builder.launch_slots import launch_slots
-from builder.memory import Model, Weights
-from builder.model import Kv, KvRules, KvType, Pins, Profile, SharedK
+from builder.common.errors import UsageError
+from builder.llama.gguf.memory import Model, Weights
+from builder.llama.gguf.shape import KvLayer, KvShape
+from builder.llama.slots import launch_slots
+from builder.model.pins import Kv, KvRules, KvType, Pins, Profile, SharedK
+from builder.serve import advice as launch_advice
+from builder.serve.advice import Plan
 
 GIB = 1024**3
 F16 = Kv("f16", "f16")

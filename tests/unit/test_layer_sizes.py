@@ -8,7 +8,8 @@ import zlib
 import pytest
 import zstandard
 
-from builder import layer_sizes, paths
+from builder.common import paths
+from builder.image import sizes as layer_sizes
 
 LAYERS = [b"base" * 5000, b"server" * 3000]
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from builder import container, leftovers, ownership, processes
-from builder.served import PROFILE
+from builder.engine import containers as container
+from builder.engine import leftovers, ownership, processes
+from builder.serve.containers import PROFILE
 from tests.conftest import ROOT, Recorder
 
 BEFORE_THIS_BOOT, SINCE = "1999-01-01T00:00:00.1Z", "2999-01-01T00:00:00.1Z"
 
 CHILD = """
 import sys
-from builder import ownership
+from builder.engine import ownership
 print(ownership.mark(), flush=True)
 sys.stdin.read()
 """

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from builder import package_index, registry, registry_client, web
-from builder.errors import RemoteUnavailableError
-from builder.model import Source
-from builder.record_source import RecordSource
-from builder.registry_client import RegistryClient
+from builder.common import http as web
+from builder.common.errors import RemoteUnavailableError
+from builder.model.pins import Source
+from builder.registry import client as registry_client
+from builder.registry import registry
+from builder.registry.client import RegistryClient
+from builder.release.record_source import RecordSource
+from builder.sources import package_index
 from tests import endless
 
 SOON_S = 20.0

@@ -5,7 +5,7 @@ import re
 import cmarkgfm
 import pytest
 
-from builder import markdown
+from builder.common import markdown
 
 HOSTILE = [
     "[a](https://evil.example/x)",

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, night_issue, nights, propose
-from builder.branches import ADDRESS, NotOursError, signed
-from builder.bump_report import BumpReport
-from builder.errors import RemoteUnavailableError
-from builder.github import Github
-from builder.github_threads import LONGEST, Threads
-from builder.night_issue import Issue
-from builder.record import Index, Night, NightStep
+from builder.bump import fork as bump
+from builder.bump.report import BumpReport
+from builder.common.errors import RemoteUnavailableError
+from builder.git.github import Github
+from builder.git.github_threads import LONGEST, Threads
+from builder.git.pushed_branches import ADDRESS, NotOursError, signed
+from builder.nightly import issue as night_issue
+from builder.nightly import nights
+from builder.nightly import pull_request as propose
+from builder.nightly.issue import Issue
+from builder.release.record import Index, Night, NightStep
 from tests import github_api
 from tests.conftest import Recorder, Repository, builder
 from tests.github_api import Answer, Api, page

@@ -7,21 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, compile_cache, night_journal, nightly, nights, record
-from builder.bisect_report import BisectReport
-from builder.bump import RefusedError
-from builder.errors import (
+from builder.bisect.report import BisectReport
+from builder.build import compile_cache
+from builder.bump import fork as bump
+from builder.bump.fork import RefusedError
+from builder.common.errors import (
     EngineError,
     NameTakenError,
     NotProvenError,
     RemoteUnavailableError,
     UsageError,
 )
-from builder.freshness_report import Failure, ForkReport
-from builder.model import BaseImage
-from builder.probe.finding import Finding
-from builder.record import Night
-from builder.smoke_report import CONTRACT
+from builder.freshness.report import Failure, ForkReport
+from builder.model.finding import Finding
+from builder.model.pins import BaseImage
+from builder.nightly import journal as night_journal
+from builder.nightly import night as nightly
+from builder.nightly import nights
+from builder.release import record
+from builder.release.record import Night
+from builder.smoke.report import CONTRACT
 from tests import night_world
 from tests.conftest import Recorder, Repository, builder
 from tests.night_world import World, ends, killed

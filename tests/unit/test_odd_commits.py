@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from builder import bisect_judges, bump, freshness, git, git_run, nights, pins
-from builder.bump import RefusedError
-from builder.errors import BuildFailedError
-from builder.model import Fork, Pins, Policy, Release
+from builder.bisect import judge as bisect_judges
+from builder.bump import fork as bump
+from builder.bump.fork import RefusedError
+from builder.common.errors import BuildFailedError
+from builder.freshness import look as freshness
+from builder.git import remote as git
+from builder.git import run as git_run
+from builder.model.pins import Fork, Pins, Policy, Release
+from builder.nightly import nights
+from builder.pins import load as pins
 from tests.conftest import Recorder, Repository
 from tests.night_world import World, ends
 from tests.unit.test_bump import stages

@@ -6,10 +6,10 @@ sources' format strings, with the sizes that the same model would have.
 
 import pytest
 
-from builder.model import Profile
-from builder.placement import Placement, placement
-from builder.probe.finding import Finding
-from builder.probe.offload import floor, offload
+from builder.llama.placement import Placement, placement
+from builder.model.finding import Finding
+from builder.model.pins import Profile
+from builder.smoke.probes.offload import floor, offload
 
 CPU_LOG = """\
 0.00.003.864 I load_backend: loaded CPU backend from /opt/llama/libggml-cpu.so

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from builder import parts, render, tree_files
+from builder.build import render
+from builder.common import tree_files
+from builder.pins import parts
 
 VARIANT = "spiritbuun-cuda12-sm86"
 OPTIONS = {"GGML_NEW": True, "GGML_OLD": "x", "CMAKE_CXX_STANDARD": "17"}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from builder import pins
-from builder.errors import PinsError, UsageError
-from builder.model import Kv
+from builder.common.errors import PinsError, UsageError
+from builder.model.pins import Kv
+from builder.pins import load as pins
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "pins.toml").read_text(encoding="utf-8")

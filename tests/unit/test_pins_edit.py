@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from builder import pins
-from builder.errors import UsageError
-from builder.pins_edit import Pin, with_images, with_pin
+from builder.common.errors import UsageError
+from builder.pins import load as pins
+from builder.pins.edit import Pin, with_images, with_pin
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "pins.toml").read_bytes().decode()

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from builder import plan
-from builder.errors import EngineError
-from builder.plan import GB
+from builder.build import plan
+from builder.build.plan import GB
+from builder.common.errors import EngineError
 
 MACHINE = plan.Machine(cores=8, memory=64 * GB, disk="/var/lib/docker", disk_free=100 * GB)
 

@@ -9,20 +9,20 @@ from contextlib import ExitStack
 
 import pytest
 
-from builder import launches
-from builder.model import Profile
-from builder.probe import load as load_probe
-from builder.probe import server as probe_server
-from builder.probe import slots as slots_probe
-from builder.probe.determinism import determinism
-from builder.probe.finding import Finding
-from builder.probe.identity import identity
-from builder.probe.load import NONSENSE, load
-from builder.probe.offload import decode_speed
-from builder.probe.server import Script, Server
-from builder.probe.slots import slot_tokens, slots
-from builder.probe.thinking import Reasoning, reasoning, thinking, thinking_by_request
-from builder.progress import Silent
+from builder.common.progress import Silent
+from builder.llama import client as probe_server
+from builder.llama.client import Script, Server
+from builder.model.finding import Finding
+from builder.model.pins import Profile
+from builder.smoke import servers as launches
+from builder.smoke.probes import load as load_probe
+from builder.smoke.probes import slots as slots_probe
+from builder.smoke.probes.determinism import determinism
+from builder.smoke.probes.identity import identity
+from builder.smoke.probes.load import NONSENSE, load
+from builder.smoke.probes.offload import decode_speed
+from builder.smoke.probes.slots import slot_tokens, slots
+from builder.smoke.probes.thinking import Reasoning, reasoning, thinking, thinking_by_request
 from tests import misbehaving as bad
 from tests.misbehaving import Body, Handler, Reaction, saying
 

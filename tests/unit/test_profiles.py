@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from builder import profiles
-from builder.errors import UsageError
-from builder.model import Kv, Pins, Profile, Variant
+from builder.common.errors import UsageError
+from builder.llama import profiles
+from builder.model.pins import Kv, Pins, Profile, Variant
 
 F16 = Kv("f16", "f16")
 PROFILE = Profile("local", parallel=2, slot_tokens=1024, thinking=False)

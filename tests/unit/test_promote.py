@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from builder import pins, promote, record, rollback
-from builder.errors import NameTakenError, RefNotFoundError, RemoteUnavailableError
-from builder.model import Pins
-from builder.record import Index, Release
-from builder.registry_client import RegistryClient
+from builder.common.errors import NameTakenError, RefNotFoundError, RemoteUnavailableError
+from builder.model.pins import Pins
+from builder.pins import load as pins
+from builder.registry.client import RegistryClient
+from builder.release import promote, record, rollback
+from builder.release.record import Index, Release
 from tests import published
 from tests.conftest import Recorder
 from tests.docker_registry import DockerRegistry

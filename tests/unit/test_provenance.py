@@ -7,7 +7,7 @@ from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1.statement import Statement
 
-from builder import provenance
+from builder.release import provenance
 from tests.published import COMMIT, DIGEST, REPOSITORY, URL, a_receipt
 
 BESIDE = {"sbom.spdx.json": "1" * 64, "source.tar.gz": "2" * 64}

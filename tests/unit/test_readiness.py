@@ -2,9 +2,9 @@ from functools import reduce
 
 import pytest
 
-from builder.probe import readiness
-from builder.probe.readiness import Observation, Phase, Wait
-from builder.probe.server import Answer
+from builder.llama import readiness
+from builder.llama.client import Answer
+from builder.llama.readiness import Observation, Phase, Wait
 
 
 def wait(*seen: Observation, timeout_s: float = 10.0) -> Wait:

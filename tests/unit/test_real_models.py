@@ -7,12 +7,12 @@ state of the others.
 
 import pytest
 
-from builder import memory
-from builder.gguf_file import Contents, Tensor, Value
-from builder.gguf_shape import shape
-from builder.memory import Slots
-from builder.model import Kv, Pins
-from builder.probe.kv import kv_types
+from builder.llama.gguf import memory
+from builder.llama.gguf.file import Contents, Tensor, Value
+from builder.llama.gguf.memory import Slots
+from builder.llama.gguf.shape import shape
+from builder.model.pins import Kv, Pins
+from builder.smoke.probes.kv import kv_types
 
 F16, SLOTS = Kv("f16", "f16"), Slots(1, 32768)
 MIB = 2**20

@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 import requests
 
-from builder import attest, image_contents, pins, promote, rebuild, record, rollback
-from builder import verify as verifies
-from builder.errors import NameTakenError, NotProvenError, RefNotFoundError, UsageError
-from builder.model import Pins
-from builder.nightly import _was_promoted
-from builder.rebuild import Rebuilt
-from builder.record import Event, Index, Release
-from builder.record_source import RecordSource
-from builder.registry_client import RegistryClient
+from builder.common.errors import NameTakenError, NotProvenError, RefNotFoundError, UsageError
+from builder.image import contents as image_contents
+from builder.model.pins import Pins
+from builder.nightly.night import _was_promoted
+from builder.pins import load as pins
+from builder.registry.client import RegistryClient
+from builder.release import attach as attest
+from builder.release import promote, record, rollback
+from builder.release.record import Event, Index, Release
+from builder.release.record_source import RecordSource
+from builder.verify import rebuild
+from builder.verify import run as verifies
+from builder.verify.rebuild import Rebuilt
 from tests import published
 from tests.conftest import SAMPLES, Recorder, builder
 from tests.docker_registry import DockerRegistry, serve

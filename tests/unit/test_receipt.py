@@ -3,8 +3,8 @@
 import dataclasses
 import json
 
-from builder import receipt
-from builder.model import CacheStats
+from builder.build import receipts as receipt
+from builder.model.pins import CacheStats
 from tests.unit.test_bump import a_receipt
 
 

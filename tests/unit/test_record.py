@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from builder import record, report
-from builder.errors import UsageError
-from builder.record import Index, Night
-from builder.record_source import RecordSource
+from builder.common.errors import UsageError
+from builder.release import record, report
+from builder.release.record import Index, Night
+from builder.release.record_source import RecordSource
 from tests import published
 
 RELEASE = published.a_release(published.a_receipt(), published.REPOSITORY, published.DIGEST)
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_the_record_as_it_was_and_names_the_file(what, folder
     code = f"""
 from dataclasses import replace
 from pathlib import Path
-from builder.record import Index, write_night, write_release
+from builder.release.record import Index, write_night, write_release
 from tests.unit.test_record import NIGHT, RELEASE
 at, index = Path({str(folder)!r}), Index("r")
 night = replace(NIGHT, bisect="x" * 9999)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from builder import record
-from builder.branches import Checkout
-from builder.errors import FileError, RemoteUnavailableError, UsageError
-from builder.github import Github
-from builder.record import Night
-from builder.record_branch import RecordBranch
+from builder.common.errors import FileError, RemoteUnavailableError, UsageError
+from builder.git.github import Github
+from builder.git.pushed_branches import Checkout
+from builder.release import record
+from builder.release.record import Night
+from builder.release.record_branch import RecordBranch
 from tests.conftest import Recorder
 from tests.unit.test_record_merge import a_release, an_index, promoted, tagged
 

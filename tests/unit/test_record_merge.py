@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from builder import record
-from builder.errors import UsageError
-from builder.record import Event, Index, Night, NightStep, Release
-from builder.record_merge import INDEX, merge
+from builder.common.errors import UsageError
+from builder.release import record
+from builder.release.record import Event, Index, Night, NightStep, Release
+from builder.release.record_merge import INDEX, merge
 from tests import published
 
 FIRST = "2026-11-20T00:00:00Z"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.errors import RemoteUnavailableError, UsageError
-from builder.record import Release
-from builder.record_source import RecordSource
+from builder.common.errors import RemoteUnavailableError, UsageError
+from builder.release.record import Release
+from builder.release.record_source import RecordSource
 from tests import published, simple_index
 
 RELEASE = published.a_release(published.a_receipt(), published.REPOSITORY, published.DIGEST)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from builder.errors import RemoteUnavailableError
-from builder.redaction import redacted
+from builder.common.errors import RemoteUnavailableError
+from builder.common.redaction import redacted
 
 
 @pytest.mark.parametrize(

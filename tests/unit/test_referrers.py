@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from builder import referrers, registry_client
-from builder.errors import NotAllowedError, RefNotFoundError, RemoteUnavailableError
-from builder.referrers import Artifact, Document
-from builder.registry_client import Manifest, RegistryClient
+from builder.common.errors import NotAllowedError, RefNotFoundError, RemoteUnavailableError
+from builder.registry import client as registry_client
+from builder.registry import referrers
+from builder.registry.client import Manifest, RegistryClient
+from builder.registry.referrers import Artifact, Document
 from tests import published
 from tests.docker_registry import DockerRegistry
 from tests.registry_proxy import Fault, in_front_of

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from builder import registry
-from builder.errors import RefNotFoundError, RemoteUnavailableError
-from builder.registry import Image
+from builder.common.errors import RefNotFoundError, RemoteUnavailableError
+from builder.registry import registry
+from builder.registry.registry import Image
 from tests import registry_api
 from tests.registry_api import Registry
 

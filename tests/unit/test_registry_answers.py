@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
-from builder import attest, paths, pins, promote, published, referrers, registry, registry_client
-from builder.errors import RemoteUnavailableError, UsageError
-from builder.record import Release
-from builder.registry_client import RegistryClient
+from builder.common import paths
+from builder.common.errors import RemoteUnavailableError, UsageError
+from builder.pins import load as pins
+from builder.registry import client as registry_client
+from builder.registry import referrers, registry
+from builder.registry.client import RegistryClient
+from builder.release import attach as attest
+from builder.release import promote, published
+from builder.release.record import Release
 from tests import lying_registry
 from tests.conftest import Recorder, builder
 from tests.lying_registry import HOST, INDEX, REPOSITORY, Answer, Bend, World

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from builder import registry_login
-from builder.errors import RemoteUnavailableError, UsageError
-from builder.registry_client import RegistryClient
+from builder.common.errors import RemoteUnavailableError, UsageError
+from builder.registry import login as registry_login
+from builder.registry.client import RegistryClient
 from tests import places, registry_api
 from tests.places import Asked, Reply
 from tests.registry_api import Registry

@@ -16,24 +16,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builder import (
-    attest,
-    image_push,
-    pins,
-    published,
-    record,
-    referrers,
-    registry,
-    render,
-    retention,
-)
-from builder.claim.subject import Claimed, Signed
-from builder.errors import BuilderError
-from builder.model import Pins
-from builder.record import Index, Release
-from builder.referrers import Artifact, Document
-from builder.registry_client import RegistryClient
-from builder.verify import judge, to_json
+from builder.build import render
+from builder.common.errors import BuilderError
+from builder.model.pins import Pins
+from builder.pins import load as pins
+from builder.registry import referrers, registry
+from builder.registry.client import RegistryClient
+from builder.registry.referrers import Artifact, Document
+from builder.release import attach as attest
+from builder.release import prune as retention
+from builder.release import published, record
+from builder.release import push as image_push
+from builder.release.record import Index, Release
+from builder.verify.claims.subject import Claimed, Signed
+from builder.verify.run import judge, to_json
 from tests import lying_registry
 from tests.conftest import Recorder
 from tests.lying_registry import REPOSITORY, Answer, World

@@ -7,8 +7,10 @@ import re
 import jinja2
 import pytest
 
-from builder import paths, pins, render
-from builder.model import Bootstrap
+from builder.build import render
+from builder.common import paths
+from builder.model.pins import Bootstrap
+from builder.pins import load as pins
 from tests.conftest import ROOT
 
 REAL = pins.load(ROOT / "pins.toml")

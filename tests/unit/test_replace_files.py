@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.replace_files import read_regular, replace_files, sweep, write_atomically
+from builder.common.files import read_regular, replace_files, sweep, write_atomically
 
 
 def listing(folder):
@@ -38,9 +38,7 @@ def in_small_files(tmp_path, code):
 @pytest.mark.parametrize("call", ["write_atomically(file, b'x' * 4096)", "require_writable(file)"])
 def test_what_finds_no_room_changes_nothing_leaves_nothing_and_names_the_file(tmp_path, call):
     (tmp_path / "a").write_bytes(b"old")
-    code = (
-        f"from pathlib import Path; from builder.replace_files import *; file = Path('a'); {call}"
-    )
+    code = f"from pathlib import Path; from builder.common.files import *; file = Path('a'); {call}"
     assert in_small_files(tmp_path, code) == (1, "OSError: [Errno 27] File too large: 'a'")
     assert listing(tmp_path) == {"a": b"old"}
 
@@ -126,7 +124,7 @@ def test_a_file_of_somebody_else_in_a_sticky_folder_leaves_all_as_it_was(tmp_pat
     code = """
         import os, sys
         from pathlib import Path
-        from builder.replace_files import replace_files
+        from builder.common.files import replace_files
         os.chdir(sys.argv[1])
         os.setgid(65534)
         os.setuid(65534)
@@ -236,7 +234,7 @@ def test_a_link_of_another_user_is_not_followed(act, link, victim, tmp_path):
 def test_a_pipe_is_written_to_through_links():
     code = """
         from pathlib import Path
-        from builder.replace_files import write_atomically
+        from builder.common.files import write_atomically
         write_atomically(Path("/dev/stdout"), b"told")
     """
     told = subprocess.run(
@@ -265,7 +263,7 @@ def test_what_a_kill_left_is_swept_away_and_nothing_else(tmp_path):
 BOTH = """
 import sys
 from pathlib import Path
-from builder.replace_files import replace_files, write_atomically
+from builder.common.files import replace_files, write_atomically
 
 print("before")
 if sys.argv[1] == "alone":

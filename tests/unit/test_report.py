@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from builder import report
-from builder.errors import UsageError
-from builder.record import Event, Index, Night, Release
-from builder.report import page, plots
+from builder.common.errors import UsageError
+from builder.release import report
+from builder.release.record import Event, Index, Night, Release
+from builder.release.report import page, plots
 from tests import synthetic_record
 from tests.conftest import builder
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from builder import image_archive, layer_diff, reproduce
-from builder.errors import EngineError
-from builder.layer_diff import Content, Difference
+from builder.audit import reproduce
+from builder.common.errors import EngineError
+from builder.image import archive as image_archive
+from builder.image import layer_diff
+from builder.image.layer_diff import Content, Difference
 from tests.elf_bytes import elf
 
 

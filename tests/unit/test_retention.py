@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from builder import record, referrers, retention
-from builder.errors import RemoteUnavailableError
-from builder.record import Index, Release
-from builder.referrers import Artifact, Document
-from builder.registry_client import Manifest, RegistryClient
-from builder.retention import Pruned
+from builder.common.errors import RemoteUnavailableError
+from builder.registry import referrers
+from builder.registry.client import Manifest, RegistryClient
+from builder.registry.referrers import Artifact, Document
+from builder.release import prune as retention
+from builder.release import record
+from builder.release.prune import Pruned
+from builder.release.record import Index, Release
 from tests import kill_points, published
 from tests.docker_registry import DockerRegistry
 from tests.registry_proxy import Fault, Proxy, in_front_of

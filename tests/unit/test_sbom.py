@@ -7,8 +7,9 @@ from spdx_tools.spdx.model import Document, RelationshipType
 from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from builder import image_contents, sbom
-from builder.image_contents import Contents, Package
+from builder.image import contents as image_contents
+from builder.image.contents import Contents, Package
+from builder.release import sbom
 from tests.published import COMMIT, CONTENTS, DIGEST, REPOSITORY, URL, a_receipt
 
 

@@ -7,8 +7,8 @@ import gguf
 import numpy as np
 import pytest
 
-from builder import scripted_model as model
-from builder.errors import BuilderError
+from builder.common.errors import BuilderError
+from builder.llama.gguf import scripted as model
 
 # Of the whole file. If this changes, caches and bands measured with the old model are void.
 KNOWN = "99c6bdbdb1a4e309d9dc399345d5e5c472bbf5fe11334d1b532c18545df77787"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from builder import paths, sdist
-from builder.errors import RemoteUnavailableError
-from builder.model import Source
+from builder.common import paths
+from builder.common.errors import RemoteUnavailableError
+from builder.model.pins import Source
+from builder.sources import sdist
 from tests import misbehaving, simple_index
 
 pytestmark = pytest.mark.usefixtures("private_cache")

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from builder import serve_report
-from builder.model import Profile
-from builder.probe import server as probe_server
-from builder.probe.server import Server
-from builder.serve import NotServedError, Row, Up, require_locked, told_apart
-from builder.served import Spec
+from builder.llama import client as probe_server
+from builder.llama.client import Server
+from builder.model.pins import Profile
+from builder.serve import report as serve_report
+from builder.serve.containers import Spec
+from builder.serve.run import NotServedError, Row, Up, require_locked, told_apart
 from tests import misbehaving as bad
 from tests.misbehaving import Reaction, saying
 

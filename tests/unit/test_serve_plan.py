@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import serve_plan
-from builder.errors import UsageError
-from builder.served import Spec
+from builder.common.errors import UsageError
+from builder.serve import plan as serve_plan
+from builder.serve.containers import Spec
 
 SPEC = Spec("a", "i", "sha256:0", "/m", (1, 2), "127.0.0.1", 8080, "holds", (), {})
 

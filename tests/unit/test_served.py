@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from builder import bump, freshness, git, pins
-from builder.bump import RefusedError, Request
-from builder.errors import RefNotFoundError, RemoteUnavailableError
-from builder.model import Fork, Pins
+from builder.bump import fork as bump
+from builder.bump.fork import RefusedError, Request
+from builder.common.errors import RefNotFoundError, RemoteUnavailableError
+from builder.freshness import look as freshness
+from builder.git import remote as git
+from builder.model.pins import Fork, Pins
+from builder.pins import load as pins
 from tests import git_daemon, http_git
 from tests.conftest import Recorder
 from tests.unit.test_freshness import NOWHERE, POLICY, Moving, one, pinned, rules

@@ -1,14 +1,7 @@
 """Profiles as arguments of llama-server."""
 
-from builder.model import Kv, Profile
-from builder.server_args import (
-    DRAFT,
-    KEYS_FLAGS,
-    known_flags,
-    lacking,
-    not_available,
-    server_args,
-)
+from builder.llama.flags import DRAFT, KEYS_FLAGS, known_flags, lacking, not_available, server_args
+from builder.model.pins import Kv, Profile
 
 PROFILE = Profile("local", parallel=3, slot_tokens=1000)
 

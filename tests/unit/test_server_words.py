@@ -2,8 +2,8 @@
 
 import pytest
 
-from builder.probe.readiness import Observation, Phase, Wait
-from builder.server_words import reason
+from builder.llama.readiness import Observation, Phase, Wait
+from builder.llama.startup_errors import reason
 
 EXITED = Wait(60.0, Phase.EXITED, last=Observation(1.0, "silent", running=False, exit_code=1))
 TIMED_OUT = Wait(60.0, Phase.TIMED_OUT, loading_seen=True, last=Observation(60.0, "loading"))

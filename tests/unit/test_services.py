@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from builder import compose, restrictions, services, units
-from builder.errors import UsageError
-from builder.model import Pins, Profile
-from builder.services import Options
+from builder.common.errors import UsageError
+from builder.engine import restrictions
+from builder.model.pins import Pins, Profile
+from builder.serve import compose, services
+from builder.serve import systemd as units
+from builder.serve.services import Options
 from tests.conftest import ROOT, builder
 
 HAIKU = Profile("local-haiku", parallel=2, slot_tokens=4096, thinking=False)

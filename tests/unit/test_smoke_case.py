@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from builder.errors import UsageError
-from builder.model import Kv, Pins, Profile
-from builder.smoke import _Case, _case, _key_in, _profile, _require_kv
-from builder.smoke_options import Options
+from builder.common.errors import UsageError
+from builder.model.pins import Kv, Pins, Profile
+from builder.smoke.options import Options
+from builder.smoke.run import _Case, _case, _key_in, _profile, _require_kv
 
 Q4, Q8 = Kv("q4_0", "q4_0"), Kv("q8_0", "q8_0")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from builder import smoke_options
-from builder.errors import UsageError
-from builder.model import Kv
-from builder.smoke_options import parse_env, parse_kv, parse_require
+from builder.common.errors import UsageError
+from builder.model.pins import Kv
+from builder.smoke import options as smoke_options
+from builder.smoke.options import parse_env, parse_kv, parse_require
 from tests.conftest import builder
 
 

@@ -6,10 +6,10 @@ import json
 import pytest
 from junitparser import Failure, JUnitXml, Skipped
 
-from builder.model import Kv, Profile
-from builder.probe.finding import Finding
-from builder.probe.kv import InEffect, KvVerdict
-from builder.smoke_report import CONTRACT, SmokeReport, proven, to_json, to_markdown, write_junit
+from builder.model.finding import Finding
+from builder.model.pins import Kv, Profile
+from builder.smoke.probes.kv import InEffect, KvVerdict
+from builder.smoke.report import CONTRACT, SmokeReport, proven, to_json, to_markdown, write_junit
 
 FALLBACK = KvVerdict(
     asked=Kv("turbo4", "turbo4"),

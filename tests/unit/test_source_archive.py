@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from builder import pins, source, source_archive
-from builder.errors import UsageError
-from builder.source_archive import Known
+from builder.common.errors import UsageError
+from builder.pins import load as pins
+from builder.sources import archive as source_archive
+from builder.sources import tree as source
+from builder.sources.archive import Known
 
 COMMIT = "c" * 40
 KNOWN = Known(COMMIT, 77, "2026-05-01T10:20:30Z")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from builder.probe.stop import Ending, stop
+from builder.smoke.probes.stop import Ending, stop
 
 GOOD = [
     Ending("idle", 0.1, 0),

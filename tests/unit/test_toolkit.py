@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from builder import paths, toolkit
-from builder.errors import PinsError, RemoteUnavailableError
-from builder.model import Wheel
-from builder.progress import Progress
+from builder.build import cuda_wheels as toolkit
+from builder.common import paths
+from builder.common.errors import PinsError, RemoteUnavailableError
+from builder.common.progress import Progress
+from builder.model.pins import Wheel
 from tests import simple_index
 
 pytestmark = pytest.mark.usefixtures("private_cache", "index")

@@ -12,14 +12,14 @@ import pytest
 import typer
 from claude_agent_sdk import ClaudeAgentOptions, query
 
-from builder import tools as verb
-from builder.client_env import ASIDE, Server, routed
-from builder.command.clients import tools as command
-from builder.errors import UsageError
-from builder.progress import Silent
-from builder.recording_server import Block, Recording, recording, tool_use
-from builder.tools import banned
-from builder.tools_list import BESIDES, OFFERED, PLACEHOLDER, SDK
+from builder.agents import tools as verb
+from builder.agents.environment import ASIDE, Server, routed
+from builder.agents.recording_server import Block, Recording, recording, tool_use
+from builder.agents.tools import banned
+from builder.agents.tools_list import BESIDES, OFFERED, PLACEHOLDER, SDK
+from builder.cli.clients import tools as command
+from builder.common.errors import UsageError
+from builder.common.progress import Silent
 from tests.conftest import builder
 
 BYPASS = {"permission_mode": "bypassPermissions", "max_turns": 2}

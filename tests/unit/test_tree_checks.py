@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import tree_checks
-from builder.errors import BuildFailedError
-from builder.source import Tree
+from builder.common.errors import BuildFailedError
+from builder.sources import checks as tree_checks
+from builder.sources.tree import Tree
 
 VARIANT = "spiritbuun-cuda12-sm86"
 COMMIT = "1" * 40

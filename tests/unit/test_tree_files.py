@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from builder import paths, source_archive, tree_files
-from builder import source as sources
-from builder.errors import UsageError
-from builder.source_archive import Known
-from builder.tree_files import TreeError
+from builder.common import paths, tree_files
+from builder.common.errors import UsageError
+from builder.common.tree_files import TreeError
+from builder.sources import archive as source_archive
+from builder.sources import tree as sources
+from builder.sources.archive import Known
 from tests.conftest import ROOT, builder
 
 FILE = "ggml/src/ggml.c"

@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 
-from builder import attest, attestations, cosign, image_contents, pins, provenance, referrers
-from builder import record as records
-from builder import verify as verifies
-from builder.cosign import Key
-from builder.model import Pins
-from builder.record import Attachment, Release
-from builder.record_source import RecordSource
-from builder.referrers import Artifact, Document
-from builder.registry_client import RegistryClient
-from builder.rule.labels import GPU, KV_TYPES, LEFT_OUT, PROVEN, RECIPE, REVISION
-from builder.verify import Verification
+from builder.audit.rules.labels import GPU, KV_TYPES, LEFT_OUT, PROVEN, RECIPE, REVISION
+from builder.build import attestations
+from builder.image import contents as image_contents
+from builder.model.pins import Pins
+from builder.pins import load as pins
+from builder.registry import referrers
+from builder.registry.client import RegistryClient
+from builder.registry.referrers import Artifact, Document
+from builder.release import attach as attest
+from builder.release import cosign, provenance
+from builder.release import record as records
+from builder.release.cosign import Key
+from builder.release.record import Attachment, Release
+from builder.release.record_source import RecordSource
+from builder.verify import run as verifies
+from builder.verify.run import Verification
 from tests import cosign_program, published
 from tests.conftest import SAMPLES, Recorder, builder
 from tests.docker_registry import DockerRegistry, serve
@@ -232,7 +237,7 @@ class TestTrue:
 def verifies_recipe(everything: Pins, fork: Any) -> str:
     from datetime import UTC, datetime
 
-    from builder import render
+    from builder.build import render
 
     dated = replace(fork, date=datetime(2026, 5, 1, 10, 20, 30, tzinfo=UTC))
     return render.render(replace(everything, forks={"tiny": dated}), "tiny").sha256

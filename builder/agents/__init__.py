@@ -1,0 +1,1 @@
+"""Lead clients to a served profile."""

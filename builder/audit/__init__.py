@@ -1,0 +1,1 @@
+"""Look into an image without serving it."""

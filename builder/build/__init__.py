@@ -1,0 +1,1 @@
+"""From a pin to a Dockerfile, an image and its receipt."""

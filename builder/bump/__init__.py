@@ -1,0 +1,1 @@
+"""Move pins of forks and bases behind proof."""

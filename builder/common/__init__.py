@@ -1,0 +1,1 @@
+"""Errors, progress, files, locks. Imports nothing of ours."""

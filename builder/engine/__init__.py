@@ -1,0 +1,1 @@
+"""The Docker engine: client, containers, facts of the machine, targets."""

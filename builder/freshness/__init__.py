@@ -1,0 +1,1 @@
+"""How far pins are behind."""

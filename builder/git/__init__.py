@@ -1,0 +1,1 @@
+"""Git remotes and GitHub's API."""

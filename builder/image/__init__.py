@@ -1,0 +1,1 @@
+"""What is in an image: layers, files, ELF, device code."""

@@ -1,0 +1,1 @@
+"""What is known of llama-server: flags, HTTP, readiness, messages."""

@@ -1,0 +1,1 @@
+"""GGUF files: shapes, memory, the scripted model."""

@@ -1,0 +1,1 @@
+"""Frozen data types. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""A fork's newest commit to a published image, resumable."""

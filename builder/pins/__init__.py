@@ -1,0 +1,1 @@
+"""Load, validate and edit pins.toml."""

@@ -1,0 +1,1 @@
+"""Publish, promote, roll back and prune images, and the record of it."""

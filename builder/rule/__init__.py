@@ -1,1 +1,0 @@
-"""The rules of an audit: each a pure function over what was read of an image."""

@@ -1,0 +1,1 @@
+"""Start a server, ask it, stop it, and judge."""

@@ -1,0 +1,1 @@
+"""The probes of a smoke test, one a function."""

@@ -1,0 +1,1 @@
+"""Which tree is built, and checks of it."""

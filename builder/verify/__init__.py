@@ -1,0 +1,1 @@
+"""Checks that a published image is what it says it is."""

@@ -1,0 +1,1 @@
+"""The claims of a published image, one a function."""
