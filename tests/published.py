@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder.audit.rules.labels import BUILT_AS, GPU, NOT_PROVEN, PROVEN
 from builder.build import attestations, render
-from builder.build.render import LABEL
 from builder.image.contents import Contents, HashedFile, Package
 from builder.model import tags as names
+from builder.model.labels import BUILT_AS, GPU, LABEL, NOT_PROVEN, PROVEN
 from builder.model.pins import BaseImage, Pins, Receipt
 from builder.registry import client as registry_client
 from builder.registry.client import Manifest, RegistryClient

@@ -26,7 +26,7 @@ from builder.agents.recording_server import recording
 from builder.agents.tools_list import ALIASES, BESIDES, OFFERED, PLACEHOLDER, SDK
 from builder.common.errors import UsageError
 from builder.common.progress import Progress
-from builder.pins.validate import suggestion
+from builder.common.suggest import suggestion
 
 if TYPE_CHECKING:
     from claude_agent_sdk import PermissionResultDeny

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.audit.rules.labels import BASE_DIGEST, CLAIMED, LEFT_OUT, RECIPE, REVISION, VARIANT
 from builder.build import bases as base_images
 from builder.build import buildx, render
 from builder.build import receipts as receipt
@@ -28,6 +27,7 @@ from builder.image import layer_diff
 from builder.image.archive import Archive
 from builder.image.layer_diff import Difference
 from builder.model.finding import Status
+from builder.model.labels import BASE_DIGEST, CLAIMED, LEFT_OUT, RECIPE, REVISION, VARIANT
 from builder.model.pins import Pins, Receipt
 from builder.model.tags import REPOSITORY
 from builder.pins import load as pins_file

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from builder.audit.rules.contents import leftovers, permissions, stub
 from builder.audit.rules.cpu_baseline import cpu_baseline
 from builder.audit.rules.device_code import device_code
-from builder.audit.rules.labels import BUILT_AS, LEFT_OUT, VARIANT, labels
+from builder.audit.rules.labels import labels
 from builder.audit.rules.launch import entrypoint, healthcheck, settings, user
 from builder.audit.rules.linking import libgomp, needs, runpath
 from builder.audit.rules.secret import in_file, secrets
 from builder.audit.rules.server import kv_types, version
 from builder.audit.rules.size import largest, size
-from builder.audit.rules.subject import Pinned, Subject, compiled_by_us
+from builder.audit.rules.subject import Pinned, Subject
 from builder.build import receipts as receipt
 from builder.build import render
 from builder.common import signals
@@ -27,7 +27,9 @@ from builder.engine import gpu_use
 from builder.engine.client import find_image
 from builder.image import files as image_files
 from builder.image import tree as image_tree
+from builder.image.contents import compiled_by_us
 from builder.model.finding import Finding
+from builder.model.labels import BUILT_AS, LEFT_OUT, VARIANT
 from builder.model.pins import Pins
 from builder.pins import load as pins_file
 from builder.pins import parts

@@ -18,11 +18,11 @@ from builder.common.errors import BuilderError, BuildFailedError, RefNotFoundErr
 from builder.common.files import write_atomically
 from builder.common.locks import locked
 from builder.common.progress import Progress
+from builder.common.suggest import suggestion
 from builder.engine import boundary
 from builder.git import remote as git
 from builder.model import tags
 from builder.model.pins import Pins, Receipt
-from builder.pins.validate import suggestion
 from builder.smoke.options import Options
 from builder.smoke.report import CONTRACT, SmokeReport
 

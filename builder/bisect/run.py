@@ -18,11 +18,11 @@ from builder.common import paths
 from builder.common.errors import RefNotFoundError, RemoteUnavailableError, UsageError
 from builder.common.locks import locked
 from builder.common.progress import Progress, WarnOnce
+from builder.common.suggest import suggestion
 from builder.git import remote as git
 from builder.git.commits import Commit
 from builder.model.pins import Pins
 from builder.pins import load as pins
-from builder.pins.validate import suggestion
 
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _TWO_PARENTS = 2

@@ -4,11 +4,9 @@ import hashlib
 from dataclasses import dataclass
 
 from builder.common import paths
-from builder.model.pins import Base, Bootstrap, Fork, Pins, Variant
+from builder.model.labels import LABEL
+from builder.model.pins import Base, Bootstrap, Fork, Pins, Variant, created, git_address
 from builder.pins import cuda
-
-LABEL = "io.github.turboquant-builder"
-"""The prefix of our own image labels."""
 
 _RECIPE: dict[str, bool | str] = {
     "CMAKE_BUILD_TYPE": "Release",
@@ -137,18 +135,6 @@ def _values(
 def _devel_packages(variant: Variant, base: Base) -> list[str]:
     pruning = base.cuda.nvprune if base.cuda and variant.cublas == "pruned" else None
     return [*base.devel_packages, *([pruning] if pruning else [])]
-
-
-def git_address(url: str) -> str:
-    """The URL as BuildKit's ADD wants it: an https address is a repository only with `.git`."""
-    return url if url.endswith(".git") or not url.startswith("https://") else f"{url}.git"
-
-
-def created(fork: Fork) -> str:
-    """The pinned commit's date as RFC 3339 in UTC, or nothing for an unpinned fork."""
-    import datetime
-
-    return fork.date.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if fork.date else ""
 
 
 def cmake_options(fork: Fork, variant: Variant, base: Base) -> dict[str, str]:

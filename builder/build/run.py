@@ -25,8 +25,8 @@ from builder.common.errors import EngineError
 from builder.common.progress import Progress
 from builder.engine import client as engine
 from builder.image import sizes as layer_sizes
-from builder.model import tags
-from builder.model.pins import BaseImage, Pins, Receipt
+from builder.model import labels, tags
+from builder.model.pins import BaseImage, Pins, Receipt, git_address
 from builder.pins import load as pins
 from builder.pins import parts
 from builder.sources import checks as tree_checks
@@ -266,7 +266,7 @@ def _arguments(url: str | None, tree: source.Tree, images: list[BaseImage]) -> d
         "COMMIT": tree.commit,
         "BUILD_NUMBER": str(tree.build_number or 0),
         "CREATED": tree.created,
-        "SOURCE_URL": render.git_address(url) if url else "",
+        "SOURCE_URL": git_address(url) if url else "",
     }
     if tree.created:
         # BuildKit's own: the times inside the image are the commit's, not the clock's.
@@ -344,7 +344,7 @@ def _labels(
     return {
         "org.opencontainers.image.base.name": runtime.reference.partition("@")[0],
         "org.opencontainers.image.base.digest": runtime.digest,
-        f"{render.LABEL}.base-origin": runtime.origin,
-        f"{render.LABEL}.commit-claimed": str(tree.claimed).lower(),
-        f"{render.LABEL}.dockerfile-sha256": recipe.sha256,
-    } | ({f"{render.LABEL}.left-out": ",".join(left_out)} if left_out else {})
+        f"{labels.LABEL}.base-origin": runtime.origin,
+        f"{labels.LABEL}.commit-claimed": str(tree.claimed).lower(),
+        f"{labels.LABEL}.dockerfile-sha256": recipe.sha256,
+    } | ({f"{labels.LABEL}.left-out": ",".join(left_out)} if left_out else {})

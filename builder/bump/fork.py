@@ -25,6 +25,7 @@ from builder.common.errors import (
 from builder.common.files import replace_files
 from builder.common.locks import locked
 from builder.common.progress import Progress
+from builder.common.suggest import suggestion
 from builder.git import remote as git
 from builder.git.cache import anew
 from builder.git.commits import Commit, Group
@@ -33,7 +34,6 @@ from builder.model.pins import Fork, Pins, Receipt
 from builder.pins import edit as pins_edit
 from builder.pins import load as pins
 from builder.pins.edit import Pin
-from builder.pins.validate import suggestion
 from builder.smoke import history as kept_smoke
 from builder.smoke.options import SMOKE_CAN_REQUIRE, Options
 

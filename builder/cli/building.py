@@ -126,7 +126,7 @@ def _published_source(
     image: str, variant: str | None, source: Path | None
 ) -> tuple[str | None, Path]:
     """The variant that a published image's label names, and the source that goes with it."""
-    from builder.audit.rules.labels import VARIANT
+    from builder.model.labels import VARIANT
     from builder.registry.client import RegistryClient
     from builder.release import attach as attest
     from builder.release import published

@@ -148,11 +148,11 @@ def _asked(image: str, pins: "Pins", variant: str | None) -> tuple[str | None, s
     Nothing of either where the image is not on this machine's engine: that is told, for it may be
     another machine that serves.
     """
-    from builder.audit.rules.labels import VARIANT
     from builder.engine import client as engine
     from builder.engine import containers as container
     from builder.engine import gpu_use
     from builder.engine.image_target import ImageTarget
+    from builder.model.labels import VARIANT
 
     try:
         client = engine.connect()

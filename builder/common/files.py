@@ -8,6 +8,7 @@ link which is put in a folder's place meanwhile leads nowhere.
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -312,3 +313,9 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
+
+
+def file_sha256(path: Path) -> str:
+    """64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

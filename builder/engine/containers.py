@@ -18,7 +18,7 @@ from builder.common.errors import EngineError, RefNotFoundError
 from builder.engine import file_access as model_access
 from builder.engine import ownership, restrictions
 from builder.engine.client import engine_errors, find_image, first_line
-from builder.llama import flags as server_args
+from builder.llama.container_paths import DRAFT, LOOPBACK, MODEL, SERVER_PORT
 from builder.llama.target import CheckCommand, CheckRun, State
 
 if TYPE_CHECKING:
@@ -36,16 +36,6 @@ LABEL = "io.github.turboquant-builder.started-by"
 OWNER = "io.github.turboquant-builder.owner"
 """Which builder started it: see `ownership`."""
 
-MODEL = "/models/model.gguf"
-"""Where the model lies inside the container."""
-
-DRAFT = server_args.DRAFT
-"""Where a draft model lies beside it."""
-
-SERVER_PORT = 8080
-"""What an image's server listens on unless it is told otherwise."""
-
-LOOPBACK = "127.0.0.1"
 
 Reach = Literal["none", "host", "published"]
 """Who reaches a container's server: nobody; this machine; whoever reaches its published port.

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from builder.audit.rules.labels import CUDA, VARIANT
 from builder.engine import containers as container
 from builder.engine.binary_target import BinaryTarget
 from builder.engine.image_target import ImageTarget
 from builder.llama.placement import placement
+from builder.model.labels import CUDA, VARIANT
 from builder.model.pins import Pins, Profile
 
 if TYPE_CHECKING:

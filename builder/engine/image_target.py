@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.engine import containers as container
 from builder.engine.containers import Launch
+from builder.llama import container_paths
 from builder.llama.target import CheckCommand, CheckRun, Serving
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ class ImageTarget:
         moved = [] if port is None else ["--port", str(port)]
         launch = Launch(
             image=self.image_id,
-            command=["-m", container.MODEL, *moved, *arguments],
+            command=["-m", container_paths.MODEL, *moved, *arguments],
             env=dict(self.env),
             model=model,
-            server_port=port or container.SERVER_PORT,
+            server_port=port or container_paths.SERVER_PORT,
             gpu=self.gpu,
             lasts_s=self.lasts_s,
         )

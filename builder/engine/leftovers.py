@@ -17,7 +17,7 @@ from builder.common.progress import Progress
 from builder.engine import containers as container
 from builder.engine import ownership, processes
 from builder.engine.client import engine_errors
-from builder.serve.containers import PROFILE
+from builder.model.labels import PROFILE
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -8,9 +8,9 @@ outside of memory, and limits of memory and processes.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from builder.build.render import LABEL
 from builder.common.errors import EngineError
 from builder.engine.client import engine_errors
+from builder.model.labels import LABEL
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -12,6 +12,7 @@ from builder.common import paths
 from builder.common.errors import RefNotFoundError, UsageError
 from builder.common.files import write_atomically
 from builder.common.progress import Progress
+from builder.common.suggest import suggestion
 from builder.engine import boundary
 from builder.freshness import parts as freshness_parts
 from builder.freshness import steps as freshness_steps
@@ -21,7 +22,6 @@ from builder.git import remote as git
 from builder.git.cache import anew
 from builder.model.pins import Pins, Policy
 from builder.pins import load as pins
-from builder.pins.validate import suggestion
 
 MAINLINE = "mainline"
 """The fork of pins.toml that the others are made from; it has no merges of itself."""

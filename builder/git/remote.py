@@ -22,11 +22,11 @@ from builder.common.errors import (
 )
 from builder.common.locks import locked
 from builder.common.progress import Progress, Silent
+from builder.common.suggest import suggestion
 from builder.git import commits
 from builder.git import run as git_run
 from builder.git.cache import BrokenCacheError, GitCache, anew, drop, failure
 from builder.git.run import Said, TooLongError, run_git
-from builder.pins.validate import suggestion
 
 _FULL = re.compile(r"[0-9a-f]{40}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")

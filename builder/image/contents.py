@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from builder.audit.rules.subject import OURS
 from builder.common import paths, signals
 from builder.common.files import write_atomically
 from builder.engine import client as engine
@@ -149,3 +148,14 @@ def _hashed(path: str, content: IO[bytes]) -> HashedFile:
         sha256.update(chunk)
         size += len(chunk)
     return HashedFile(path, size, sha1.hexdigest(), sha256.hexdigest())
+
+
+OURS = "/opt/llama/"
+"""Where the template puts what was compiled, and what it needs of the CUDA toolkit."""
+
+_TOOLKIT = ("libcu", "libnv")
+
+
+def compiled_by_us(path: str) -> bool:
+    """Whether a file under this path was compiled from the fork's source."""
+    return path.startswith(OURS) and not path.rpartition("/")[2].startswith(_TOOLKIT)

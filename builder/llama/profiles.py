@@ -7,11 +7,11 @@ import difflib
 import itertools
 
 from builder.common.errors import UsageError
-from builder.engine import containers as container
+from builder.common.suggest import suggestion
+from builder.llama import container_paths
 from builder.llama.flags import LOG_LEVEL, known_flags, lacking, log_levels, server_args
 from builder.llama.printed import offered
 from builder.model.pins import Kv, Pins, Profile, Variant
-from builder.pins.validate import suggestion
 
 CORS = "--cors-origins"
 _LOGS_PROMPTS = ("-v", "--verbose", "--log-verbose", "--verbose-prompt", "--log-prompts-dir")
@@ -57,7 +57,7 @@ def command(profile: Profile, kv: Kv, help_text: str, *, key: bool = False) -> l
     closed = [CORS, "localhost"] if not key and CORS in flags else []
     locked = ["--api-key-file", KEY] if key else []
     words = server_args(profile, kv, flags, log_levels(help_text).get("info"))
-    return ["-m", container.MODEL, *closed, *words, *locked]
+    return ["-m", container_paths.MODEL, *closed, *words, *locked]
 
 
 def cautions(profile: Profile, help_text: str, *, key: bool) -> list[str]:

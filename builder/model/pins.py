@@ -381,3 +381,23 @@ class Receipt:
     pace: list[float] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     schema: int = 1
+
+
+def git_address(url: str) -> str:
+    """The URL as BuildKit's ADD wants it: an https address is a repository only with `.git`."""
+    return url if url.endswith(".git") or not url.startswith("https://") else f"{url}.git"
+
+
+def created(fork: Fork) -> str:
+    """The pinned commit's date as RFC 3339 in UTC, or nothing for an unpinned fork."""
+    import datetime
+
+    return fork.date.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if fork.date else ""
+
+
+def logits(pins: Pins, name: str | None) -> Logits:
+    """For which tokens a server of this variant reserves logits; no variant: the larger of both."""
+    known = pins.variants.get(name or "")
+    if known is None:
+        return "batch"
+    return (pins.sources[known.source] if known.source else pins.forks[known.fork]).logits

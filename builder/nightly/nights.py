@@ -11,6 +11,7 @@ from builder.bisect.report import BisectReport
 from builder.common import markdown
 from builder.common.errors import RemoteUnavailableError, UsageError
 from builder.common.progress import Progress
+from builder.common.suggest import suggestion
 from builder.engine import boundary
 from builder.model.pins import Pins
 from builder.nightly import issue as night_issue
@@ -18,7 +19,6 @@ from builder.nightly import night as nightly
 from builder.nightly.issue import Issue
 from builder.nightly.journal import Found
 from builder.nightly.night import Case
-from builder.pins.validate import suggestion
 from builder.release import record
 from builder.release.record import Night
 

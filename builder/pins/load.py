@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from builder.common.errors import PinsError, UsageError
-from builder.model.pins import Base, Fork, Logits, Pins, Variant
-from builder.pins.validate import Problem, pair_problems, problems, suggestion
+from builder.common.suggest import suggestion
+from builder.model.pins import Base, Fork, Pins, Variant
+from builder.pins.validate import Problem, pair_problems, problems
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -100,14 +101,6 @@ def with_base(pins: Pins, chosen: Variant, base: str | None) -> Base:
     for place, problem in pair_problems(chosen, pins.bases[name]):
         raise UsageError(f"base {name}: {place}: {problem}")
     return pins.bases[name]
-
-
-def logits(pins: Pins, name: str | None) -> Logits:
-    """For which tokens a server of this variant reserves logits; no variant: the larger of both."""
-    known = pins.variants.get(name or "")
-    if known is None:
-        return "batch"
-    return (pins.sources[known.source] if known.source else pins.forks[known.fork]).logits
 
 
 def broken(fork: Fork, commit: str) -> str:

@@ -1,6 +1,5 @@
 """What a pins.toml can say that cannot be: each with its place and what to write instead."""
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -8,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from packaging.version import InvalidVersion, Version
 
 from builder.common.redaction import redacted
+from builder.common.suggest import suggestion
 from builder.llama.flags import KEYS_FLAGS, OPTIONS_FLAGS
 from builder.model.pins import (
     MAINLINE_KV_TYPES,
@@ -48,20 +48,11 @@ _SECRET = re.compile(r"(^|_)(API_?KEY|TOKEN|SECRET|PASSWORD)(_|$)", re.IGNORECAS
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNSAFE = re.compile(r'["\\$`\x00-\x1f]')
 
-_LISTED = 20
 _LEAST_SLOT = 256
 _MOST_PORT = 65535
 
 Problem = tuple[str, str]
 """A place ("variants.x.fork") and what is wrong there."""
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """The question "did you mean …?" for a misspelt word, else all that is known."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    more = ", …" if len(names) > _LISTED else ""
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names[:_LISTED])}{more}"
 
 
 def is_repository(text: str) -> bool:

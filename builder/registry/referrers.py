@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from builder.build.render import LABEL
 from builder.common.errors import NotAllowedError, RemoteUnavailableError
+from builder.common.files import file_sha256
 from builder.common.progress import Progress, Silent
+from builder.model.labels import LABEL
 from builder.registry import client as registries
 from builder.registry.answers import Descriptor, IndexContent
-from builder.sources import archive as source_archive
 
 if TYPE_CHECKING:
     from builder.registry.client import Manifest, RegistryClient
@@ -49,7 +49,7 @@ class Document:
         """64 hex digits."""
         if isinstance(self.content, bytes):
             return hashlib.sha256(self.content).hexdigest()
-        return source_archive.file_sha256(self.content)
+        return file_sha256(self.content)
 
     @property
     def size(self) -> int:

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.build import attestations, render
-from builder.common import paths
+from builder.build import attestations
+from builder.common import files, paths
 from builder.common.errors import RefNotFoundError
 from builder.common.files import as_kept
 from builder.common.locks import locked
 from builder.common.progress import Progress
 from builder.image import contents as image_contents
-from builder.model.pins import Pins
+from builder.model.pins import Pins, git_address
 from builder.registry import referrers
 from builder.registry.client import RegistryClient
 from builder.registry.referrers import Artifact, Document
@@ -134,7 +134,7 @@ def fetch_source(repository: RegistryClient, digest: str, progress: Progress) ->
     file = paths.cache() / "published" / f"{sha256}.tar.gz"
     with locked(file, f"another fetch of {file.name}", progress):
         # A cache that somebody else wrote, or a disk that bent it, is not the published source.
-        if not file.is_file() or source_archive.file_sha256(file) != sha256:
+        if not file.is_file() or files.file_sha256(file) != sha256:
             progress.step(f"fetch the source of {digest[:19]}")
             referrers.fetch(repository, sha256, file, there[-1].sizes.get(ARCHIVE))
     return file
@@ -171,7 +171,7 @@ def _documents(
     progress.step("list what the image is made of")
     contents = image_contents.read(client, f"{release.repository}@{release.digest}")
     address = pins.forks[release.fork].url
-    url = render.git_address(address) if address else ""
+    url = git_address(address) if address else ""
     source_of = Document(ARCHIVE, source_archive.MEDIA_TYPE, archive)
     parts = sbom.document(
         release.repository,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from builder.common.errors import NameTakenError, NotProvenError, RefNotFoundError, UsageError
 from builder.common.progress import Progress
+from builder.common.suggest import suggestion
 from builder.model import tags
 from builder.model.pins import Pins
-from builder.pins.validate import suggestion
 from builder.registry import login as registry_login
 from builder.registry.client import RegistryClient
 from builder.release import floating

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from builder.audit import run as audits
-from builder.audit.rules.labels import BUILT_AS, GPU, NOT_PROVEN, OF_PUBLISH, PROVEN
 from builder.build import receipts
-from builder.build.render import LABEL
 from builder.common.errors import (
     EngineError,
     NameTakenError,
@@ -31,6 +29,7 @@ from builder.engine import client as engine
 from builder.engine import containers as container
 from builder.engine import gpu_use
 from builder.model import tags
+from builder.model.labels import BUILT_AS, GPU, LABEL, NOT_PROVEN, OF_PUBLISH, PROVEN
 from builder.model.pins import Pins, Receipt
 from builder.pins.validate import is_repository
 from builder.registry import login as registry_login

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from builder.audit.rules.labels import RECIPE, REVISION, VARIANT, VERSION
 from builder.build import attestations
 from builder.common.errors import RefNotFoundError, RemoteUnavailableError, UsageError
 from builder.common.progress import Progress
 from builder.model import tags
+from builder.model.labels import RECIPE, REVISION, VARIANT, VERSION
 from builder.registry import answers as registry_answers
 from builder.registry import referrers, registry
 from builder.registry.answers import ImageConfig

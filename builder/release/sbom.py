@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder import __version__
-from builder.audit.rules.subject import compiled_by_us
-from builder.image.contents import Contents, HashedFile, Package
+from builder.image.contents import Contents, HashedFile, Package, compiled_by_us
 from builder.model.pins import BaseImage, Receipt
 from builder.sources.tree import FROM_DISK
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from builder.common.errors import UsageError
-from builder.engine import containers as container
 from builder.engine import restrictions
+from builder.llama import container_paths
 from builder.serve.services import PREFIX, Service, conflicting
 
 _HEAD = """\
@@ -48,7 +48,7 @@ def _service(one: Service) -> dict[str, Any]:
         **({"environment": dict(one.env)} if one.env else {}),
         "ports": [
             {
-                "target": container.SERVER_PORT,
+                "target": container_paths.SERVER_PORT,
                 "published": str(one.port),
                 "host_ip": one.host,
                 "protocol": "tcp",

@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from builder.build.render import LABEL as BASE
 from builder.common.errors import EngineError
 from builder.engine import containers as container
 from builder.engine.client import engine_errors
-from builder.engine.containers import LOOPBACK, Launch, Running
+from builder.engine.containers import Launch, Running
+from builder.llama.container_paths import LOOPBACK
+from builder.model.labels import LABEL as BASE
+from builder.model.labels import PROFILE
 from builder.model.pins import Gpu
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container as DockerContainer
 
-PROFILE = f"{BASE}.profile"
 SPEC = f"{BASE}.serves"
 REPLACES = f"{BASE}.replaces"
 STACK = f"{BASE}.stack"

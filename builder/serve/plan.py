@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.audit.rules.labels import VARIANT
 from builder.common import paths
 from builder.common.errors import UsageError
 from builder.common.files import write_atomically
 from builder.common.progress import Progress
 from builder.engine import containers as container
 from builder.engine import gpu_use
-from builder.engine.containers import LOOPBACK, Launch
+from builder.engine.containers import Launch
 from builder.engine.image_target import ImageTarget
 from builder.llama import api_keys, profiles
+from builder.llama.container_paths import LOOPBACK
 from builder.llama.flags import known_flags
 from builder.llama.gguf import file as gguf_file
 from builder.llama.gguf import memory
 from builder.llama.placement import placement
 from builder.model import tags
-from builder.model.pins import KvRules, Pins, Profile
-from builder.pins import load as pins_file
+from builder.model.labels import VARIANT
+from builder.model.pins import KvRules, Pins, Profile, logits
 from builder.serve import advice as launch_advice
 from builder.serve.containers import Spec
 
@@ -205,7 +205,7 @@ def _advice(
     Raises UsageError for what the figures rule out.
     """
     from builder.engine import facts as doctor_facts
-    from builder.smoke.probes.kv import kv_types
+    from builder.llama.gguf.kv_types import kv_types
 
     profile = profiles.find(pins, request.profile)
     known = pins.variants.get(kv_variant or "")
@@ -228,7 +228,7 @@ def _advice(
         card=card or None,
         draft=draft.stat().st_size if draft else 0,
         all_quants=launch_advice.all_quants(pins, kv_variant),
-        logits=pins_file.logits(pins, kv_variant),
+        logits=logits(pins, kv_variant),
     )
     warnings = launch_advice.advise(plan)
     if no_gpu and not placement(profile).off:

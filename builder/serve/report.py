@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shlex
 
-from builder.engine.containers import LOOPBACK
+from builder.llama.container_paths import LOOPBACK
 from builder.serve.run import Plan, Row, Up
 
 HEADER = ("profile", "state", "alias", "url", "model", "image", "note")

@@ -7,9 +7,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from builder.common.errors import UsageError
-from builder.engine import containers as container
 from builder.engine.file_access import COPY_BYTES, FileStatus, access_to
-from builder.llama import api_keys, profiles
+from builder.llama import api_keys, container_paths, profiles
 from builder.llama import flags as server_args
 from builder.model.pins import Pins, Profile, Variant
 from builder.pins import load as pins
@@ -74,7 +73,7 @@ class Service:
     def published(self) -> str:
         """`ADDRESS:PORT:PORT` as docker and podman take it."""
         address = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{address}:{self.port}:{container.SERVER_PORT}"
+        return f"{address}:{self.port}:{container_paths.SERVER_PORT}"
 
 
 def parse_models(words: Sequence[str], known: Mapping[str, Profile]) -> dict[str, Path]:
@@ -126,7 +125,7 @@ def _service(name: str, profile: Profile, variant: Variant, options: Options) ->
     kv = profiles.kv_of(profile, variant)
     profiles.require_known(name, profile, kv, options.help_text, options.image)
     model = options.models[name]
-    mounts = [Mount(str(model), container.MODEL)]
+    mounts = [Mount(str(model), container_paths.MODEL)]
     if profile.draft is not None:
         draft = _file(str(model.parent / profile.draft), f"draft of profile {name}")
         mounts.append(Mount(str(draft), server_args.DRAFT))

@@ -6,8 +6,8 @@ from typing import get_args
 from urllib.parse import urlsplit
 
 from builder.common.errors import UsageError
+from builder.common.suggest import suggestion
 from builder.model.pins import Kv, Requirement
-from builder.pins.validate import suggestion
 
 MODEL = "scripted"
 """The name of the model that is served unless another is asked for."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from builder.audit.rules.labels import LEFT_OUT, REVISION, VARIANT
 from builder.common import kept_logs as kept_log
 from builder.common import paths
 from builder.common.errors import UsageError
@@ -17,17 +16,18 @@ from builder.engine import gpu_use, leftovers
 from builder.engine.binary_target import BinaryTarget
 from builder.engine.image_target import ImageTarget
 from builder.llama import client as probe_server
-from builder.llama import profiles, readiness
+from builder.llama import container_paths, profiles, readiness
 from builder.llama.client import Script, Server
 from builder.llama.flags import known_flags, not_available
 from builder.llama.gguf import file as gguf_file
-from builder.llama.gguf import kv_held
+from builder.llama.gguf import kv_held, kv_types
 from builder.llama.gguf import shape as gguf_shape
 from builder.llama.gguf.scripted import MODELS, REPLY, THOUGHT, scripted_model
 from builder.llama.placement import Placement, placement
 from builder.llama.printed import offered
 from builder.llama.target import Target
 from builder.model.finding import Finding, not_asked
+from builder.model.labels import LEFT_OUT, REVISION, VARIANT
 from builder.model.pins import Kv, KvRules, KvType, Pins, Profile, Requirement
 from builder.pins import parts
 from builder.smoke import servers as launches
@@ -220,7 +220,7 @@ def _case(
         profile=profile,
         kv=kv,
         kv_named=options.kv is not None,
-        types=kv_probe.kv_types(pins, known.fork if known else None),
+        types=kv_types.kv_types(pins, known.fork if known else None),
         rules=kv_held.in_force(
             pins.forks[known.fork].kv_rules if known else kv_held.NO_RULES,
             {**profile.env, **options.env},
@@ -363,7 +363,7 @@ def _run_servers(
 def _healthcheck(target: Target, case: _Case, answers: Answers) -> Finding:
     if case.kind != "image":
         return not_asked(health_command.PROBE, "a program has no HEALTHCHECK, an image has")
-    return healthcheck(target.check_command(), answers, container.SERVER_PORT)
+    return healthcheck(target.check_command(), answers, container_paths.SERVER_PORT)
 
 
 def _report(

@@ -7,7 +7,6 @@ is the files' time; a build number is our own addition to that header.
 
 import errno
 import gzip
-import hashlib
 import lzma
 import os
 import re
@@ -25,6 +24,7 @@ from filelock import FileLock
 
 from builder.common import paths, tree_files
 from builder.common.errors import UsageError
+from builder.common.files import file_sha256
 from builder.common.progress import Progress
 from builder.common.tree_files import TreeError
 
@@ -227,12 +227,6 @@ def _broken(archive: Path, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         return error
     return _refused(archive, str(error)[:300] or type(error).__name__)
-
-
-def file_sha256(path: Path) -> str:
-    """64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text(archive: Path, name: str) -> str:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from builder.build import render
-from builder.common import tree_files
+from builder.common import files, tree_files
 from builder.common.errors import UsageError
 from builder.common.locks import locked
 from builder.common.progress import Progress
 from builder.git import remote as git
-from builder.model.pins import Fork, Pins, Receipt
+from builder.model.pins import Fork, Pins, Receipt, created
 from builder.sources import archive as source_archive
 from builder.sources import sdist
 
@@ -89,7 +88,7 @@ def _unchanged(receipt: Receipt) -> Path:
     place, why = Path(path), ""
     if not place.exists():
         why = "it is gone"
-    elif sha256 and (place.is_dir() or source_archive.file_sha256(place) != sha256):
+    elif sha256 and (place.is_dir() or files.file_sha256(place) != sha256):
         why = "it is another file now"
     elif not sha256 and source_archive.newest(place) > datetime.fromisoformat(receipt.created):
         why = "something in it is newer than the image"
@@ -126,7 +125,7 @@ def _from_archive(fork: Fork, ref: str | None, archive: Path, progress: Progress
         claimed=True,
         build_number=(known.build_number if own else None)
         or (fork.build_number if pinned else None),
-        created=(known.created if own else "") or (render.created(fork) if pinned else ""),
+        created=(known.created if own else "") or (created(fork) if pinned else ""),
         origin=f"{FROM_DISK}{archive} (sha256:{unpacked.sha256})",
     )
 
@@ -146,7 +145,7 @@ def _from_disk(fork: Fork, ref: str | None, folder: Path) -> Tree:
         commit=commit,
         claimed=True,
         build_number=fork.build_number if pinned else None,
-        created=render.created(fork) if pinned else "",
+        created=created(fork) if pinned else "",
         origin=f"{FROM_DISK}{folder}",
     )
 

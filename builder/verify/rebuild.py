@@ -11,7 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from builder.audit.rules.labels import (
+from builder.common.errors import BuilderError, RefNotFoundError, RemoteUnavailableError
+from builder.common.progress import Progress
+from builder.model import tags
+from builder.model.labels import (
     BASE_DIGEST,
     BASE_NAME,
     BUILT_AS,
@@ -25,9 +28,6 @@ from builder.audit.rules.labels import (
     VARIANT,
     VERSION,
 )
-from builder.common.errors import BuilderError, RefNotFoundError, RemoteUnavailableError
-from builder.common.progress import Progress
-from builder.model import tags
 from builder.model.pins import BaseImage, Pins, Receipt
 from builder.registry import login as registry_login
 from builder.registry import referrers

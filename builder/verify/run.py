@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from builder.audit.rules.labels import VARIANT
 from builder.common.progress import Progress
 from builder.model.finding import Finding, Status
+from builder.model.labels import VARIANT
 from builder.model.pins import Pins
 from builder.registry import login as registry_login
 from builder.registry.client import RegistryClient

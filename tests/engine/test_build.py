@@ -15,6 +15,7 @@ from elftools.elf.elffile import ELFFile
 
 from builder.build import buildx, render
 from builder.build import run as builds
+from builder.model.labels import LABEL
 from tests import http_git
 from tests.conftest import ROOT, SAMPLES, Repository, builder, start_builder
 from tests.engine.conftest import without_buildx
@@ -74,9 +75,7 @@ def test_what_users_chose_for_their_own_builds_changes_no_image(
 
 def test_labels_name_the_rendered_file(engine, mainline_cpu_receipt, real_pins):
     expected = render.render(real_pins, "mainline-cpu").sha256
-    assert label(engine, mainline_cpu_receipt["image"], f"{render.LABEL}.dockerfile-sha256") == (
-        expected
-    )
+    assert label(engine, mainline_cpu_receipt["image"], f"{LABEL}.dockerfile-sha256") == (expected)
 
 
 def test_the_image_runs_as_nobody_special(engine, mainline_cpu_image):

@@ -12,9 +12,9 @@ from builder.engine.image_target import ImageTarget
 from builder.llama.flags import server_args
 from builder.llama.gguf import file as gguf_file
 from builder.llama.gguf import memory
+from builder.llama.gguf.kv_types import kv_types
 from builder.llama.slots import launch_slots
 from builder.model.pins import Kv, Pins, Profile
-from builder.smoke.probes.kv import kv_types
 from tests import shapes
 
 pytestmark = pytest.mark.engine

@@ -13,10 +13,11 @@ from builder.llama import client as probe_server
 from builder.llama.client import Server
 from builder.llama.flags import server_args
 from builder.llama.gguf import shape as gguf_shape
+from builder.llama.gguf.kv_types import kv_types
 from builder.llama.gguf.scripted import scripted_model
 from builder.model.pins import Kv, KvType, Pins, Profile
 from builder.smoke.probes import kv_numbers
-from builder.smoke.probes.kv import KvEvidence, judge, kv_types
+from builder.smoke.probes.kv import KvEvidence, judge
 from builder.smoke.probes.kv_numbers import Asked, Numbers
 
 pytestmark = pytest.mark.engine

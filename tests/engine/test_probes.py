@@ -11,6 +11,7 @@ from docker import DockerClient
 from builder.engine import containers as container
 from builder.engine.containers import Launch, Running
 from builder.llama import client as probe_server
+from builder.llama import container_paths
 from builder.llama.client import Script, Server, get, post, stream
 from builder.llama.gguf.scripted import REPLY, THOUGHT, scripted_model
 from builder.model.finding import Finding
@@ -54,7 +55,7 @@ PROBES: dict[str, Callable[[Server], Finding]] = {
 
 def flags(profile: Profile) -> list[str]:
     return [
-        *("-m", container.MODEL, "--alias", profile.alias),
+        *("-m", container_paths.MODEL, "--alias", profile.alias),
         *("-c", str(profile.parallel * profile.slot_tokens), "-np", str(profile.parallel)),
         *("-ctk", "q4_0", "-ctv", "q4_0", "-fa", "on", "-lv", "4", "--jinja"),
         *THINKING_FLAGS[bool(profile.thinking)],

@@ -16,9 +16,9 @@ import pytest
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from builder.audit.rules.labels import BUILT_AS, GPU, NOT_PROVEN, OF_PUBLISH, PROVEN
 from builder.build import receipts
 from builder.common.errors import NameTakenError, NotProvenError, UsageError
+from builder.model.labels import BUILT_AS, GPU, NOT_PROVEN, OF_PUBLISH, PROVEN
 from builder.model.pins import Receipt
 from builder.registry.client import RegistryClient
 from builder.release import list as lists

@@ -18,6 +18,7 @@ from builder.engine import containers as container
 from builder.engine import restrictions
 from builder.engine.containers import Launch, Reach, Running
 from builder.image import files as image_files
+from builder.llama import container_paths
 
 pytestmark = pytest.mark.engine
 
@@ -193,8 +194,8 @@ def test_a_model_is_copied_into_a_volume_that_goes_with_the_container(
     with container.running(engine, Launch(sleeping_image, model=model)) as running:
         one = engine.containers.get(running.name)
         (volume,) = [mount["Name"] for mount in one.attrs["Mounts"] if mount["Type"] == "volume"]
-        assert inside(one, f"cat {container.MODEL}") == "GGUF"
-        for words in (f"echo >>{container.MODEL}", f"rm -f {container.MODEL}"):
+        assert inside(one, f"cat {container_paths.MODEL}") == "GGUF"
+        for words in (f"echo >>{container_paths.MODEL}", f"rm -f {container_paths.MODEL}"):
             assert one.exec_run(["bash", "-c", words]).exit_code != 0
     with pytest.raises(NotFound):
         engine.volumes.get(volume)

@@ -16,7 +16,6 @@ from docker import DockerClient
 from docker.errors import NotFound
 from docker.types import DeviceRequest
 
-from builder.audit.rules.labels import VARIANT
 from builder.common.errors import EngineError, RefNotFoundError, UsageError
 from builder.common.progress import Silent
 from builder.engine import containers as container
@@ -24,9 +23,11 @@ from builder.engine import leftovers
 from builder.engine.containers import Launch
 from builder.engine.file_access import COPY_BYTES
 from builder.llama import client as server
+from builder.llama import container_paths
 from builder.llama.client import Server
 from builder.llama.flags import server_args
 from builder.llama.gguf.scripted import LAYERS, scripted_model
+from builder.model.labels import VARIANT
 from builder.model.pins import Kv, Pins, Profile
 from builder.smoke import servers as launches
 from builder.smoke.options import Options
@@ -293,7 +294,7 @@ def test_a_server_that_runs_already_is_asked_and_left_running(
 ) -> None:
     options = Options(variant="mainline-cpu", require=frozenset({"contract"}))
     arguments = server_args(PROFILE, Kv("q4_0", "q4_0"), frozenset())
-    launch = Launch(mainline_cpu_image, ["-m", container.MODEL, *arguments], model=model)
+    launch = Launch(mainline_cpu_image, ["-m", container_paths.MODEL, *arguments], model=model)
     with container.running(engine, launch) as running:
         report = smoke_url(running.url, real_pins, options, Silent())
         assert running.state().running
@@ -421,7 +422,7 @@ def test_a_model_in_a_private_folder_is_read(
     if size is not None:
         os.truncate(mine, size)
     mine.chmod(mode)
-    launch = Launch(mainline_cpu_image, ["-m", container.MODEL, "-c", "512"], model=mine)
+    launch = Launch(mainline_cpu_image, ["-m", container_paths.MODEL, "-c", "512"], model=mine)
     with container.running(engine, launch) as running, server.session() as session:
         asked = Server(running.url, session, PROFILE)
         assert launches.already_running(asked, 60, Silent()).ready
@@ -439,9 +440,9 @@ def test_a_model_cannot_be_written_from_inside(
     mine.chmod(0o600)
     with container.running(engine, Launch(sleeping_image, model=mine)) as running:
         inside = engine.containers.get(running.name)
-        read = inside.exec_run(["head", "-c", "4", container.MODEL])
+        read = inside.exec_run(["head", "-c", "4", container_paths.MODEL])
         assert (read.exit_code, read.output) == (0, b"GGUF")
-        assert inside.exec_run(["bash", "-c", f"echo >> {container.MODEL}"]).exit_code != 0
+        assert inside.exec_run(["bash", "-c", f"echo >> {container_paths.MODEL}"]).exit_code != 0
 
 
 def test_an_exception_leaves_no_container(engine: DockerClient, sleeping_image: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from builder.build.render import LABEL
+from builder.model.labels import LABEL
 from tests.conftest import ROOT, SAMPLES, builder
 
 pytestmark = pytest.mark.engine

@@ -11,6 +11,7 @@ import pytest
 
 from builder.build import attestations
 from builder.cli import wiring as stages
+from builder.common import files
 from builder.common.errors import UsageError
 from builder.engine import client as engine
 from builder.image import contents as image_contents
@@ -161,7 +162,7 @@ def test_another_tree_than_what_was_built_is_not_attached(harm, why, release, ev
 def test_an_archive_that_was_built_from_must_be_the_same_file(release, everything, tree, tmp_path):
     archive = tmp_path / "x.tar.gz"
     source_archive.write(tree, archive, "tiny", source_archive.Known(published.COMMIT))
-    origin = f"--source {archive} (sha256:{source_archive.file_sha256(archive)})"
+    origin = f"--source {archive} (sha256:{files.file_sha256(archive)})"
     release = replace(release, receipt=replace(release.receipt, source=origin))
     assert attached(release, everything)
     archive.write_bytes(b"")

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
+from builder.llama.gguf.kv_types import kv_types
 from builder.llama.gguf.scripted import LAYERS
 from builder.model.pins import Kv, Pins, Profile
-from builder.smoke.probes.kv import KvEvidence, KvVerdict, judge, kv_types
+from builder.smoke.probes.kv import KvEvidence, KvVerdict, judge
 from builder.smoke.probes.kv_numbers import Numbers
 from tests.kv_formats import (
     FOUR_BITS,

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from builder.audit.rules.labels import CUDA, VARIANT
 from builder.engine import containers as container
 from builder.engine import facts as doctor_facts
 from builder.engine import gpu_use
 from builder.engine.binary_target import BinaryTarget
 from builder.engine.facts import Gpu
 from builder.llama.placement import EVERY, Placement, placement
+from builder.model.labels import CUDA, VARIANT
 from builder.model.pins import Kv, Pins, Profile
 from builder.smoke.options import Options
 from builder.smoke.run import PROFILE, _case

@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import pytest
 
+from builder.llama.gguf.kv_types import kv_types
 from builder.llama.gguf.shape import KvShape
 from builder.model.pins import Band, Kv, KvType, Pins, Profile
-from builder.smoke.probes.kv import InEffect, KvEvidence, KvVerdict, finding, judge, kv_types
+from builder.smoke.probes.kv import InEffect, KvEvidence, KvVerdict, finding, judge
 from builder.smoke.probes.kv_numbers import Distance, Numbers
 from tests.kv_logs import SCRIPTED, WINDOWS, line, made, real_log, weight
 

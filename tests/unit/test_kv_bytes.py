@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 
+from builder.llama.gguf.kv_types import kv_types
 from builder.llama.gguf.shape import KvLayer, KvShape
 from builder.model.pins import Kv, Pins
-from builder.smoke.probes.kv import kv_types
 from builder.smoke.probes.kv_bytes import (
     CacheBytes,
     CacheSize,

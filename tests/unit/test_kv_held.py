@@ -9,10 +9,11 @@ import dataclasses
 import pytest
 
 from builder.llama.gguf import kv_held, memory
+from builder.llama.gguf.kv_types import kv_types
 from builder.llama.gguf.memory import Slots
 from builder.llama.gguf.shape import KvLayer, KvShape
 from builder.model.pins import Kv, Pins, Profile
-from builder.smoke.probes.kv import KvEvidence, judge, kv_types
+from builder.smoke.probes.kv import KvEvidence, judge
 from tests.kv_logs import line
 
 MIB = 2**20

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from builder.llama.gguf.kv_types import kv_types
 from builder.model.pins import Band, Kv, KvType, Pins, Profile
 from builder.smoke.probes import kv_limits
-from builder.smoke.probes.kv import KvEvidence, KvVerdict, judge, kv_types
+from builder.smoke.probes.kv import KvEvidence, KvVerdict, judge
 from builder.smoke.probes.kv_numbers import Distance, Numbers
 from tests.kv_logs import SCRIPTED, made
 

@@ -11,7 +11,7 @@ import pytest
 
 from builder.engine import containers as container
 from builder.engine import leftovers, ownership, processes
-from builder.serve.containers import PROFILE
+from builder.model.labels import PROFILE
 from tests.conftest import ROOT, Recorder
 
 BEFORE_THIS_BOOT, SINCE = "1999-01-01T00:00:00.1Z", "2999-01-01T00:00:00.1Z"

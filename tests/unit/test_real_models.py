@@ -9,10 +9,10 @@ import pytest
 
 from builder.llama.gguf import memory
 from builder.llama.gguf.file import Contents, Tensor, Value
+from builder.llama.gguf.kv_types import kv_types
 from builder.llama.gguf.memory import Slots
 from builder.llama.gguf.shape import shape
 from builder.model.pins import Kv, Pins
-from builder.smoke.probes.kv import kv_types
 
 F16, SLOTS = Kv("f16", "f16"), Slots(1, 32768)
 MIB = 2**20

@@ -9,7 +9,8 @@ import pytest
 
 from builder.build import render
 from builder.common import paths
-from builder.model.pins import Bootstrap
+from builder.model import labels
+from builder.model.pins import Bootstrap, git_address
 from builder.pins import load as pins
 from tests.conftest import ROOT
 
@@ -344,7 +345,7 @@ def test_nothing_is_pruned_where_cublas_is_shared(name):
     ("name", "value"), [("spiritbuun-cuda12-sm86", "shared"), (SLIM, "pruned")]
 )
 def test_a_label_says_how_the_image_has_cublas(name, value):
-    assert f'{render.LABEL}.cublas="{value}"' in stage(name, "runtime")
+    assert f'{labels.LABEL}.cublas="{value}"' in stage(name, "runtime")
 
 
 # --- the runtime stage
@@ -413,11 +414,11 @@ def test_no_codebooks_are_carried_where_the_fork_has_none():
             "org.opencontainers.image.base.digest",
             "sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f",
         ),
-        (f"{render.LABEL}.variant", "spiritbuun-cuda12-sm120"),
-        (f"{render.LABEL}.kv-types", "turbo4,turbo3,turbo2,turbo3_tcq,turbo2_tcq"),
-        (f"{render.LABEL}.cuda", "12.8.1"),
-        (f"{render.LABEL}.cuda-architectures", "120"),
-        (f"{render.LABEL}.lowest-driver", "550.54.14"),
+        (f"{labels.LABEL}.variant", "spiritbuun-cuda12-sm120"),
+        (f"{labels.LABEL}.kv-types", "turbo4,turbo3,turbo2,turbo3_tcq,turbo2_tcq"),
+        (f"{labels.LABEL}.cuda", "12.8.1"),
+        (f"{labels.LABEL}.cuda-architectures", "120"),
+        (f"{labels.LABEL}.lowest-driver", "550.54.14"),
     ],
 )
 def test_labels_say_what_the_image_is(label, value):
@@ -529,4 +530,4 @@ def test_a_template_that_asks_for_an_unknown_value_is_an_error(tmp_path, monkeyp
     ],
 )
 def test_an_https_address_is_told_to_be_a_repository(url, address):
-    assert render.git_address(url) == address
+    assert git_address(url) == address

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.common import files
 from builder.common.errors import UsageError
 from builder.pins import load as pins
 from builder.sources import archive as source_archive
@@ -278,7 +279,7 @@ class TestBuild:
         found = self.taken(tiny_pins, None, archive, progress)
         assert (found.commit, found.build_number, found.created) == (COMMIT, 77, KNOWN.created)
         assert found.claimed
-        sha256 = source_archive.file_sha256(archive)
+        sha256 = files.file_sha256(archive)
         assert found.origin == f"--source {archive} (sha256:{sha256})"
 
     def test_what_an_archive_says_is_not_said_of_another_commit(self, tree, tiny_pins, progress):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from builder.audit.rules.labels import GPU, KV_TYPES, LEFT_OUT, PROVEN, RECIPE, REVISION
 from builder.build import attestations
 from builder.image import contents as image_contents
+from builder.model.labels import GPU, KV_TYPES, LEFT_OUT, PROVEN, RECIPE, REVISION
 from builder.model.pins import Pins
 from builder.pins import load as pins
 from builder.registry import referrers

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from builder.audit.rules.labels import ARCHITECTURES, CUBLAS, CUDA, RECIPE, of_other_pins
+from builder.audit.rules.labels import of_other_pins
 from builder.audit.rules.subject import Pinned, Subject, compiled, some, unproven, verdict_on
 from builder.image.fatbin import Code, Unit
 from builder.image.tree import File
 from builder.model.finding import Finding
+from builder.model.labels import ARCHITECTURES, CUBLAS, CUDA, RECIPE
 
 DEVICE_CODE = "device_code"
 

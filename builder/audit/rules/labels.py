@@ -5,46 +5,38 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from builder.audit.rules.subject import Pinned, Subject, some, unproven, verdict_on
-from builder.build.render import LABEL, created, git_address
 from builder.git import commits
 from builder.llama.printed import build_number, commit, offered
 from builder.model.finding import Finding
-from builder.model.pins import Receipt
+from builder.model.labels import (
+    ARCHITECTURES,
+    BASE_DIGEST,
+    BASE_NAME,
+    CLAIMED,
+    CREATED,
+    CUBLAS,
+    CUDA,
+    DRIVER,
+    KV_TYPES,
+    LEFT_OUT,
+    ORIGIN,
+    RECIPE,
+    REVISION,
+    SOURCE,
+    STARTS,
+    TITLE,
+    VARIANT,
+    VERSION,
+)
+from builder.model.pins import Receipt, created, git_address
 
 LABELS = "labels"
 
-_OCI = "org.opencontainers.image"
-REVISION = f"{_OCI}.revision"
-SOURCE = f"{_OCI}.source"
-VERSION = f"{_OCI}.version"
-CREATED = f"{_OCI}.created"
-TITLE = f"{_OCI}.title"
-BASE_NAME = f"{_OCI}.base.name"
-BASE_DIGEST = f"{_OCI}.base.digest"
-VARIANT = f"{LABEL}.variant"
-KV_TYPES = f"{LABEL}.kv-types"
-CUDA = f"{LABEL}.cuda"
-ARCHITECTURES = f"{LABEL}.cuda-architectures"
-DRIVER = f"{LABEL}.lowest-driver"
-STARTS = f"{LABEL}.starts-without-driver"
-CUBLAS = f"{LABEL}.cublas"
-ORIGIN = f"{LABEL}.base-origin"
-CLAIMED = f"{LABEL}.commit-claimed"
-RECIPE = f"{LABEL}.dockerfile-sha256"
-BUILT_AS = f"{LABEL}.built-as"
-LEFT_OUT = f"{LABEL}.left-out"
-"""What the pins name and the commit lacks, in the words of builder.parts, with commas."""
-PROVEN = f"{LABEL}.proven"
-NOT_PROVEN = f"{LABEL}.not-proven"
-GPU = f"{LABEL}.gpu"
 
 _ALWAYS = (REVISION, SOURCE, VERSION, CREATED, TITLE, BASE_NAME, BASE_DIGEST, VARIANT, KV_TYPES)
 _OF_CUDA = (CUDA, ARCHITECTURES, DRIVER, STARTS, CUBLAS)
 _OF_BUILDER = (ORIGIN, CLAIMED, RECIPE)
 """What `builder build` adds to the Dockerfile's own."""
-OF_PUBLISH = (BUILT_AS, PROVEN, NOT_PROVEN, GPU)
-"""What `builder publish` adds: the ID under which the image was built, what it had passed and what
-not (both in record.Proof's words, with commas), and the GPU that it passed that on, or "none"."""
 
 _SHAPES = {
     REVISION: re.compile(r"[0-9a-f]{7,40}"),

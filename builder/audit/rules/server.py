@@ -2,13 +2,14 @@
 
 import re
 
-from builder.audit.rules.labels import KV_TYPES as LABEL_OF_TYPES
-from builder.audit.rules.labels import REVISION, of_other_pins
+from builder.audit.rules.labels import of_other_pins
 from builder.audit.rules.subject import Subject, unproven, verdict_on
 from builder.git import commits
 from builder.image.files import Printed
 from builder.llama.printed import commit, offered
 from builder.model.finding import Finding
+from builder.model.labels import KV_TYPES as LABEL_OF_TYPES
+from builder.model.labels import REVISION
 from builder.model.pins import MAINLINE_KV_TYPES
 
 KV_TYPES = "kv_types"

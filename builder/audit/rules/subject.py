@@ -4,15 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from builder.common.printable import printable
+from builder.image.contents import compiled_by_us
 from builder.image.files import Config, Printed
 from builder.image.tree import File, Layer, Tree
 from builder.model.finding import Finding
 from builder.model.pins import Base, Fork, Receipt, Variant
 
-OURS = "/opt/llama/"
-"""Where the template puts what was compiled, and what it needs of the CUDA toolkit."""
-
-_TOOLKIT = ("libcu", "libnv")
 _LISTED = 5
 
 
@@ -48,11 +45,6 @@ class Subject:
     def size_bytes(self) -> int:
         """What the layers unpack to, with all that later ones hide."""
         return sum(file.size for layer in self.layers for file in layer.files)
-
-
-def compiled_by_us(path: str) -> bool:
-    """Whether a file under this path was compiled from the fork's source."""
-    return path.startswith(OURS) and not path.rpartition("/")[2].startswith(_TOOLKIT)
 
 
 def compiled(subject: Subject) -> list[File]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from builder.common.errors import UsageError
 from builder.llama.gguf import file as gguf_file
 from builder.llama.gguf import kv_held, memory
+from builder.llama.gguf.kv_types import kv_types
 from builder.llama.gguf.memory import KvNeed, Model, Slots, Weights
-from builder.model.pins import Kv, KvRules, KvType, Logits, Pins
-from builder.pins import load as pins_file
-from builder.smoke.probes.kv import kv_types
+from builder.model.pins import Kv, KvRules, KvType, Logits, Pins, logits
 
 GIB = 1024**3
 
@@ -136,7 +135,7 @@ def fit(request: Request, pins: Pins, variant: str) -> Fit:
     if request.kv:
         _check_known(request.kv, types, variant)
         asked = [request.kv]
-    weighing = _Weighing(found, request, types, rules, pins_file.logits(pins, variant))
+    weighing = _Weighing(found, request, types, rules, logits(pins, variant))
     rows = [weighing.row(kv) for kv in asked if weighing.kv(kv, weighing.slots(1, 256)) is not None]
     return Fit(
         model=request.model.name,

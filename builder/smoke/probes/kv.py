@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from builder.llama.gguf import kv_held, memory
 from builder.llama.gguf.shape import KvShape
 from builder.model.finding import Finding, Status
-from builder.model.pins import MAINLINE_KV_TYPES, Band, Kv, KvRules, KvType, Pins, Profile
+from builder.model.pins import MAINLINE_KV_TYPES, Band, Kv, KvRules, KvType, Profile
 from builder.smoke.probes import kv_bytes, kv_limits, kv_words
 from builder.smoke.probes.kv_bytes import Bytes, CacheBytes, Half
 from builder.smoke.probes.kv_limits import CONTROL, EIGHT_BITS
@@ -85,17 +85,6 @@ class KvVerdict:
     def in_words(self) -> str:
         """What was asked for and what is in effect."""
         return f"{self.asked} asked, {self.held} in effect"
-
-
-def kv_types(pins: Pins, fork: str | None) -> dict[str, KvType]:
-    """The KV types of a fork, its own after llama.cpp's. None: llama.cpp's alone."""
-    import gguf
-
-    found = {}
-    for name in MAINLINE_KV_TYPES:
-        values, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name.upper()]]
-        found[name] = KvType(size, values, pins.kv_bands.get(name))
-    return found | (pins.forks[fork].kv_types if fork in pins.forks else {})
 
 
 def finding(verdict: KvVerdict) -> Finding:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from builder.audit.rules.labels import VARIANT
 from builder.model.finding import Finding
+from builder.model.labels import VARIANT
 from builder.model.tags import floating
 from builder.release.record import Attachment, deleted
 from builder.verify.claims.subject import SHOWN, Claimed, unproven

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from builder.audit.rules.labels import GPU, PROVEN
 from builder.model.finding import Finding
+from builder.model.labels import GPU, PROVEN
 from builder.release import attach as attest
 from builder.release.record import Proof
 from builder.smoke.report import CONTRACT

@@ -5,22 +5,22 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from builder.audit.rules.labels import (
+from builder.build import render
+from builder.common.errors import UsageError
+from builder.model import tags
+from builder.model.finding import Finding
+from builder.model.labels import (
     BASE_DIGEST,
     BASE_NAME,
     CLAIMED,
     CREATED,
+    LABEL,
     LEFT_OUT,
     RECIPE,
     REVISION,
     VARIANT,
     VERSION,
 )
-from builder.build import render
-from builder.build.render import LABEL
-from builder.common.errors import UsageError
-from builder.model import tags
-from builder.model.finding import Finding
 from builder.model.pins import Fork, Receipt
 from builder.pins import load as pins
 from builder.pins import parts
