@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests import github_api, http_git
+from tests.support import github_api, http_git
 
 DELAYS_S = {
     "near": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06],

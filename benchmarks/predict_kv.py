@@ -15,8 +15,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from tests.kv_formats import GROUP, PUBLISHED, half, turned
-from tests.kv_simulator import Array, Bend, Place, simulator
+from tests.support.kv_formats import GROUP, PUBLISHED, half, turned
+from tests.support.kv_simulator import Array, Bend, Place, simulator
 
 NORM_V = 1.04
 """d_tcq_norm_alpha_v; K's is 1."""

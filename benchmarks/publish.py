@@ -19,7 +19,7 @@ from builder.common.progress import Silent
 from builder.engine import client as engine
 from builder.registry.client import RegistryClient
 from builder.release import push as image_push
-from tests import docker_registry
+from tests.support import docker_registry
 
 ROOT = Path(__file__).parent.parent
 HEADER = f"{'image':<62} {'unpacked':>9} {'there':>8} {'sent':>8} {'layers':>7} {'time':>7}"

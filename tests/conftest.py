@@ -20,8 +20,8 @@ from builder.common import paths
 from builder.engine import client as engines
 from builder.model.pins import Pins
 from builder.pins import load as pins
-from tests import cosign_program, docker_registry
-from tests.docker_registry import DockerRegistry
+from tests.support import cosign_program, docker_registry
+from tests.support.docker_registry import DockerRegistry
 
 # Where the tests were started in the background of a shell, they and what they start would be deaf
 # to the Ctrl-C that some of them send.

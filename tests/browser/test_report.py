@@ -8,8 +8,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from builder.release import report
-from tests import synthetic_record
 from tests.browser.chromium import DESK, PHONE, complaints, requests, show, started
+from tests.support import synthetic_record
 
 OVERFLOW = """
 return [...document.querySelectorAll("body *")]

@@ -16,10 +16,10 @@ from builder.common.progress import Silent
 from builder.engine import containers as container
 from builder.engine import ownership
 from builder.model.pins import Pins
-from tests import releasing
-from tests.docker_registry import DockerRegistry
 from tests.engine.second_engine import load, second_engine
-from tests.registry_proxy import Proxy, in_front_of
+from tests.support import releasing
+from tests.support.docker_registry import DockerRegistry
+from tests.support.registry_proxy import Proxy, in_front_of
 
 COMPILERS = "turboquant-test:compilers"
 

@@ -17,8 +17,8 @@ from builder.pins import load as pins
 from builder.release import attach as attest
 from builder.release import sbom
 from tests.conftest import Repository, builder
-from tests.docker_registry import DockerRegistry
-from tests.published import DIGEST, REPOSITORY, URL, a_receipt, a_release
+from tests.support.docker_registry import DockerRegistry
+from tests.support.published import DIGEST, REPOSITORY, URL, a_receipt, a_release
 
 pytestmark = pytest.mark.engine
 

@@ -23,9 +23,9 @@ from builder.registry.client import RegistryClient
 from builder.release import attach as attest
 from builder.release.record_source import RecordSource
 from builder.verify import run as verify
-from tests import published
 from tests.conftest import SAMPLES, Repository, builder
 from tests.engine.conftest import COMPILERS
+from tests.support import published
 
 pytestmark = pytest.mark.engine
 

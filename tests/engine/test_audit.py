@@ -17,8 +17,8 @@ from builder.common.errors import RefNotFoundError, UsageError
 from builder.engine import containers as container
 from builder.model.pins import BaseImage, Pins, Receipt
 from tests.conftest import Recorder, builder
-from tests.elf_bytes import elf
-from tests.fatbin_bytes import SASS, unit
+from tests.support.elf_bytes import elf
+from tests.support.fatbin_bytes import SASS, unit
 
 pytestmark = pytest.mark.engine
 

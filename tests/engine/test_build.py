@@ -16,9 +16,9 @@ from elftools.elf.elffile import ELFFile
 from builder.build import buildx, render
 from builder.build import run as builds
 from builder.model.labels import LABEL
-from tests import http_git
 from tests.conftest import ROOT, SAMPLES, Repository, builder, start_builder
 from tests.engine.conftest import without_buildx
+from tests.support import http_git
 
 pytestmark = pytest.mark.engine
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import workflows
 from tests.conftest import ROOT
+from tests.support import workflows
 
 pytestmark = pytest.mark.engine
 

@@ -35,7 +35,7 @@ from builder.model.pins import Kv
 from builder.pins import load as pins
 from builder.smoke.run import WAITING
 from tests.conftest import ROOT, builder
-from tests.recording_proxy import Proxy, proxying
+from tests.support.recording_proxy import Proxy, proxying
 
 pytestmark = pytest.mark.engine
 

@@ -18,10 +18,10 @@ from builder.build import receipts as receipt
 from builder.common.progress import Progress, Silent
 from builder.image import stream as image_stream
 from builder.model.pins import Pins
-from tests import docker_registry, releasing
-from tests.docker_registry import DockerRegistry
 from tests.engine.second_engine import second_engine
-from tests.releasing import REPOSITORY, Publisher
+from tests.support import docker_registry, releasing
+from tests.support.docker_registry import DockerRegistry
+from tests.support.releasing import REPOSITORY, Publisher
 
 pytestmark = pytest.mark.engine
 

@@ -15,7 +15,7 @@ from builder.llama.gguf import memory
 from builder.llama.gguf.kv_types import kv_types
 from builder.llama.slots import launch_slots
 from builder.model.pins import Kv, Pins, Profile
-from tests import shapes
+from tests.support import shapes
 
 pytestmark = pytest.mark.engine
 

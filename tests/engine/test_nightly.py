@@ -2,7 +2,7 @@
 
 The candidates of mainline-cpu are commits of a git repository that is made here from the sdist's
 tree, with one file of the server changed in each. Kills are tried on tiny images, whose verdicts
-are stand-ins (tests/releasing.py).
+are stand-ins (tests/support/releasing.py).
 """
 
 import contextlib
@@ -37,12 +37,12 @@ from builder.pins import load as pins
 from builder.pins.edit import Pin, with_pin
 from builder.release import record
 from builder.sources import sdist
-from tests import docker_registry, github_api, workflows
 from tests.conftest import ROOT, Recorder, Repository, builder
-from tests.docker_registry import DockerRegistry
-from tests.github_api import Answer, Api, page
-from tests.night_world import World, ends, killed
-from tests.releasing import REPOSITORY, Tiny, resolved, stages
+from tests.support import docker_registry, github_api, workflows
+from tests.support.docker_registry import DockerRegistry
+from tests.support.github_api import Answer, Api, page
+from tests.support.night_world import World, ends, killed
+from tests.support.releasing import REPOSITORY, Tiny, resolved, stages
 
 pytestmark = pytest.mark.engine
 

@@ -1,7 +1,7 @@
 """Published names on a real registry and engine: what gets one, and what it stands for after.
 
-The images are tiny and the verdicts of audit and smoke stand-ins (tests/releasing.py), but for the
-last test, which publishes a real llama-server by the command line.
+The images are tiny and the verdicts of audit and smoke stand-ins (tests/support/releasing.py), but
+for the last test, which publishes a real llama-server by the command line.
 """
 
 import json
@@ -24,9 +24,9 @@ from builder.registry.client import RegistryClient
 from builder.release import list as lists
 from builder.release import record as records
 from tests.conftest import ROOT, builder
-from tests.docker_registry import DockerRegistry
-from tests.registry_proxy import Proxy
-from tests.releasing import FLOATING, REPOSITORY, Publisher, killed, resolved, stages
+from tests.support.docker_registry import DockerRegistry
+from tests.support.registry_proxy import Proxy
+from tests.support.releasing import FLOATING, REPOSITORY, Publisher, killed, resolved, stages
 
 pytestmark = pytest.mark.engine
 

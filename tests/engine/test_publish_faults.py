@@ -18,10 +18,10 @@ import pytest
 from builder.common.errors import BuilderError, RemoteUnavailableError, UsageError
 from builder.registry import login as registry_login
 from builder.release import prune as retention
-from tests import docker_registry, releasing
-from tests.docker_registry import PASSWORD, USER, DockerRegistry
-from tests.registry_proxy import Fault
-from tests.releasing import FLOATING, REPOSITORY, News, Publisher, resolved
+from tests.support import docker_registry, releasing
+from tests.support.docker_registry import PASSWORD, USER, DockerRegistry
+from tests.support.registry_proxy import Fault
+from tests.support.releasing import FLOATING, REPOSITORY, News, Publisher, resolved
 
 pytestmark = pytest.mark.engine
 

@@ -1,8 +1,8 @@
 """SIGKILL after every single step of publish, promote and rollback, then the same once more.
 
 At every moment the floating tags stand for a whole image that had passed, and the second run
-finishes. The images are tiny and the verdicts stand-ins (tests/releasing.py); the registry, the
-engine and the signal are real.
+finishes. The images are tiny and the verdicts stand-ins (tests/support/releasing.py); the registry,
+the engine and the signal are real.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from builder.release.record import Release
-from tests.docker_registry import DockerRegistry
-from tests.releasing import FLOATING, Publisher, Tiny, killed, passed, resolved
+from tests.support.docker_registry import DockerRegistry
+from tests.support.releasing import FLOATING, Publisher, Tiny, killed, passed, resolved
 
 pytestmark = pytest.mark.engine
 

