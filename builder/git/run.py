@@ -1,5 +1,7 @@
 """Runs git: the one place through which every call of it goes, in an environment of our own.
 
+The only importer of GitPython.
+
 A caller's `GIT_DIR`, hooks, filters, attributes and signing never reach what builder does. Their
 git settings (mirrors, credentials, proxies) count where a remote is asked, and nowhere else.
 """
@@ -17,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 from urllib.parse import unquote
 
 from builder.common.errors import EngineError, FileError
@@ -240,36 +242,40 @@ def _run(
     longest_s: float,
 ) -> tuple[int, bytes, str, str]:
     """The exit code, stdout and the end of stderr; why it was ended, or ""."""
-    with (
-        _stdin(given) as stdin,
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            env=env,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+    from git.cmd import Git
+
+    if folder is not None:
+        # Raises OSError: in a folder that cannot be entered GitPython takes the caller's.
+        os.stat(f"{folder}/.")  # noqa: PTH116 -- pathlib drops the dot, and with it the question
+    # GitPython adds to the environment of whoever calls: what git is not to have is taken away.
+    taken = [word for name in os.environ if name not in env for word in ("-u", name)]
+    with _stdin(given) as stdin:
+        started = Git(folder).execute(
+            ["env", *taken, *command],
+            istream=stdin.fileno(),
+            env=dict(env),
+            as_process=True,
             pass_fds=kept_open,
-        ) as process,
-    ):
-        too_late = threading.Event()
-        late = threading.Timer(longest_s, _kill, (process, too_late))
-        tail = bytearray()
-        reader = threading.Thread(target=_keep_tail, args=(process.stderr, tail), daemon=True)
-        late.start()
-        reader.start()
-        try:
-            answer, whole = _read(process.stdout)
-            if not whole:
-                process.kill()
-            process.wait()
-            # What outlives git and holds its stderr, as an agent does, is not waited for.
-            reader.join(_PATIENCE_S)
-        except BaseException:
-            _end(process)
-            raise
-        finally:
-            late.cancel()
+        )
+        with cast("subprocess.Popen[bytes]", started.proc) as process:
+            too_late = threading.Event()
+            late = threading.Timer(longest_s, _kill, (process, too_late))
+            tail = bytearray()
+            reader = threading.Thread(target=_keep_tail, args=(process.stderr, tail), daemon=True)
+            late.start()
+            reader.start()
+            try:
+                answer, whole = _read(process.stdout)
+                if not whole:
+                    process.kill()
+                process.wait()
+                # What outlives git and holds its stderr, as an agent does, is not waited for.
+                reader.join(_PATIENCE_S)
+            except BaseException:
+                _end(process)
+                raise
+            finally:
+                late.cancel()
     ended = "" if whole else f"no end after {len(answer)} bytes"
     ended = f"no end after {longest_s:.0f} s" if too_late.is_set() else ended
     return process.returncode, answer, tail.decode(errors="replace"), ended
