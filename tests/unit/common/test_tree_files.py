@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.common import paths, tree_files
+from builder.common import tree_files
 from builder.common.errors import UsageError
 from builder.common.tree_files import TreeError
 from builder.sources import archive as source_archive
@@ -160,6 +160,6 @@ def test_a_source_that_is_neither_folder_nor_file_is_refused_at_once(tmp_path, k
 def test_a_tree_is_read_in_this_one_place():
     """No module reads a file by the path of a tree, but as this one does."""
     readers = re.compile(r"(tree|folder|home|top)(\.path)? / [^)\n]*\)?\.(read_\w+|open|is_file)\(")
-    places = [ROOT / "builder" / f"{one}.py" for one in ("parts", "tree_checks", "source")]
-    places.append(paths.INSTALLATION / "builder" / "source_archive.py")
+    modules = ("pins/parts", "sources/checks", "sources/tree", "sources/archive")
+    places = [ROOT / "builder" / f"{one}.py" for one in modules]
     assert [one.name for one in places if readers.search(one.read_text())] == []
