@@ -35,6 +35,11 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 _CHUNK = 1 << 20
 _SMALL = 1 << 20
 
+# Seen with containerd's image store, of a pulled image beside the one that it was pushed from.
+_NOT_WHOLE = (
+    "an engine sends no part that it shares with another image: build the image again there"
+)
+
 Descriptor = Mapping[str, Any]
 """What a manifest says of a blob: `mediaType`, `digest`, `size`."""
 
@@ -86,7 +91,8 @@ def push(
                 uploaded.append(part.descriptor)
     lost = lacking - sent.keys()
     if lost or not config:
-        raise EngineError("the engine did not send the whole image", why="\n".join(lost))
+        why = "\n".join(sorted(lost))
+        raise EngineError("the engine did not send the whole image", why=why, hint=_NOT_WHOLE)
     layers = [known.get(one) or sent[one] for one in wanted]
     config = _labelled(config, labels)
     manifest = _manifest(config, layers, annotations)
@@ -172,7 +178,8 @@ def _sent_by_engine(
         config = small[described["Config"]]
     except (KeyError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {error}"
-        raise EngineError("the engine sent no configuration of the image", why=why) from error
+        what = "the engine sent no configuration of the image"
+        raise EngineError(what, why=why, hint=_NOT_WHOLE) from error
     yield config
 
 

@@ -15,6 +15,7 @@ from docker.errors import ImageNotFound
 
 from builder.audit import run as audits
 from builder.build import receipts as receipt
+from builder.common.errors import EngineError
 from builder.common.progress import Progress, Silent
 from builder.image import stream as image_stream
 from builder.model.pins import Pins
@@ -132,3 +133,17 @@ def test_an_image_is_published_from_there_and_from_where_it_was_pulled(
     other = replace(publisher, record=tmp_path / "record-of-another").publish(copy, promote=False)
     pages = [store.registry.manifest(REPOSITORY, one.digest) for one in (release, other)]
     assert pages[0]["layers"] == pages[1]["layers"]
+
+
+def test_a_pulled_image_beside_the_one_it_was_pushed_from_is_not_whole(
+    store: Store, publisher: Publisher, tmp_path: Path
+) -> None:
+    with releasing.tiny_images(store.client, publisher.results) as images:
+        built = images.image(*LAYERS, b"for this test alone")
+        release = publisher.publish(built, promote=False)
+        pulled = store.client.images.pull(publisher.repository, release.name)
+        copy = replace(built, image_id=str(pulled.id), commit="d" * 40)
+        receipt.write(copy, publisher.results)
+        with pytest.raises(EngineError) as error:
+            replace(publisher, record=tmp_path / "another").publish(copy, promote=False)
+    assert "build the image again" in error.value.hint
