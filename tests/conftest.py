@@ -54,6 +54,7 @@ smoke_kv = "q4_0"
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Divide the tests among the workers: the engine's are one group, any other file is its own.
 
