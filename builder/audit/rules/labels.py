@@ -182,9 +182,15 @@ def _by_receipt(receipt: Receipt | None) -> dict[str, str]:
 
 
 def of_other_pins(subject: Subject) -> str:
-    """Why today's pins do not say how this image was made; "" where they do, or no label tells."""
-    sha256 = subject.config.labels.get(RECIPE)
+    """Why today's pins do not say how this image was made; "" where they do, or no label tells.
+
+    An image that is judged as another variant than its label names is held against that one's pins.
+    """
+    labels = subject.config.labels
+    sha256 = labels.get(RECIPE)
     if isinstance(subject.pinned, str) or not sha256 or sha256 in subject.pinned.recipes:
+        return ""
+    if labels.get(VARIANT) != subject.pinned.name:
         return ""
     return f"today's pins render no Dockerfile {sha256[:12]}, which it was made from"
 

@@ -34,6 +34,7 @@ REVISION = "org.opencontainers.image.revision"
 CREATED = "org.opencontainers.image.created"
 SOURCE = "org.opencontainers.image.source"
 CLAIMED = "io.github.turboquant-builder.commit-claimed"
+VARIANT = "io.github.turboquant-builder.variant"
 RECIPE = "io.github.turboquant-builder.dockerfile-sha256"
 LEFT_OUT = "io.github.turboquant-builder.left-out"
 TYPES = "io.github.turboquant-builder.kv-types"
@@ -1576,7 +1577,8 @@ class TestOfOtherPins:
 
     def test_its_device_code_is_for_other_gpus(self, cuda):
         image = cuda(frozenset({SM_75}))
-        labels = {**image.config.labels, RECIPE: "0" * 64}
+        own = {RECIPE: "0" * 64, VARIANT: image.pinned.name}
+        labels = {**image.config.labels, **own}
         assert device_code(with_config(image, labels=labels)).status == "unproven"
         same = {
             **labels,
@@ -1584,6 +1586,11 @@ class TestOfOtherPins:
             "io.github.turboquant-builder.cublas": image.pinned.variant.cublas,
         }
         assert device_code(with_config(image, labels=same)).status == "fail"
+
+    def test_an_image_of_another_variant_is_held_against_what_was_asked(self, older, real_pins):
+        asked = subjects.pinned(real_pins, "spiritbuun-cpu")
+        found = kv_types(dataclasses.replace(older, pinned=asked))
+        assert "-ctk does not offer turbo4" in found.observed
 
     def test_an_image_of_these_pins_is_held_against_them(self, good, cuda, real_pins):
         pinned = subjects.pinned(real_pins, "mainline-cpu", max_mb=0)
