@@ -164,13 +164,14 @@ def already_running(server: Server, timeout_s: float, progress: Progress) -> Lau
 def interrupted(setting: Setting, kv: Kv, asked: Launched) -> tuple[Ending, CheckRun | None]:
     """HEALTHCHECK and SIGTERM to a server that has just been seen loading, if the one asked loads.
 
-    What HEALTHCHECK answers counts only where the server still loads after it: each start takes
-    longer than the one before.
+    What HEALTHCHECK answers counts only where the server still loads after it: where a machine is
+    too busy for the first start, the others take four times as long.
     """
     if not asked.ready:
         return Ending("loading", missed=_NOT_READY), None
     for left in reversed(range(_TRIES)):
-        profile, slow_kv = _slow_to_load(setting, kv, _SLOW_TOKENS << (_TRIES - 1 - left))
+        first = left == _TRIES - 1
+        profile, slow_kv = _slow_to_load(setting, kv, _SLOW_TOKENS * (1 if first else 4))
         arguments = server_args(profile, slow_kv, setting.flags)
         with setting.target.serve(arguments, setting.model) as serving:
             if not _seen_loading(serving, setting):

@@ -161,7 +161,8 @@ def test_a_fork_bomb_ends_at_the_limit(engine: DockerClient, sleeping_image: str
         limit, deadline = one.attrs["HostConfig"]["PidsLimit"], time.monotonic() + 30
         while (count := one.stats(stream=False)["pids_stats"]["current"]) < limit:
             assert time.monotonic() < deadline, count
-        assert count == limit
+        # The kernel counts a fork before it refuses it.
+        assert count <= limit + 1
         name = running.name
     with pytest.raises(NotFound):
         engine.containers.get(name)
