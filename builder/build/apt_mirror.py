@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from builder.common.redaction import redacted
 from builder.model.pins import BaseImage, Bootstrap, Bootstraps
 
-NEUTRAL = "http://deb.debian.org/debian"
+NEUTRAL = "http://ftp.debian.org/debian"
 """The mirror that images name: https://www.debian.org/mirror/list"""
 
 

@@ -70,7 +70,7 @@ def test_the_login_is_apts_alone_and_gone_before_the_image_is_packed(apt, told):
 def test_an_image_names_debians_own_mirror(apt, told):
     apt("http://me:s3cret@mirror.example/debian/")
     (hook,) = [one for one in told()[0] if one.endswith('>"$1/etc/apt/sources.list"')]
-    assert "deb http://deb.debian.org/debian trixie main contrib" in hook
+    assert "deb http://ftp.debian.org/debian trixie main contrib" in hook
 
 
 def test_a_mirror_without_a_login_needs_no_file(apt, told):
@@ -92,7 +92,7 @@ def test_steps_on_a_bootstrapped_image_get_the_mirror_as_a_secret(apt, tmp_path)
 
 
 def test_debians_own_mirror_is_in_the_image_already(apt, tmp_path):
-    apt("http://deb.debian.org/debian/")
+    apt("http://ftp.debian.org/debian/")
     assert apt_mirror.secrets(IMAGES, RECIPES, tmp_path) == {}
 
 
